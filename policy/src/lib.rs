@@ -1,0 +1,11 @@
+//! What a cache rule means.
+//!
+//! The operator validates and compiles custom resources with this crate, the sidecar runs the
+//! result: one meaning of a rule. No I/O and no Kubernetes in here.
+#![deny(missing_docs)]
+
+pub mod config;
+pub mod units;
+
+pub use config::SidecarConfig;
+pub use units::{ByteSize, Span};
