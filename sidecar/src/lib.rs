@@ -1,0 +1,3 @@
+//! The sidecar, in the order in which a request travels.
+
+pub mod resp;
