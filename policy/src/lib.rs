@@ -5,7 +5,11 @@
 #![deny(missing_docs)]
 
 pub mod config;
+pub mod matcher;
+pub mod pattern;
 pub mod units;
 
 pub use config::SidecarConfig;
+pub use matcher::{Matcher, RuleId};
+pub use pattern::Pattern;
 pub use units::{ByteSize, Span};
