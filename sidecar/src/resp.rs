@@ -4,6 +4,8 @@
 //! answered, `write` builds replies of our own. Specification:
 //! <https://redis.io/docs/latest/develop/reference/protocol-spec/>.
 
+pub mod reply;
+pub mod request;
 pub mod write;
 
 /// The protocol version that a connection speaks.
