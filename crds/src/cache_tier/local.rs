@@ -1,0 +1,56 @@
+//! The local tier of a `CacheTier`.
+
+use policy::{ByteSize, Span};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The local tier: memory in each sidecar that answers hits without the network.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Local {
+    /// Upper bound for all local entries of one sidecar, keys and bookkeeping included; the
+    /// least useful entries make room. A size in bytes, 1Mi to 64Gi. Default: 64Mi; 16Mi in Test.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ByteSize>,
+    /// How local entries learn of changes in Redis. Tracking: the server announces each change
+    /// of a key that this sidecar has read (Redis 7.0, Valkey 7.2 or newer). TtlOnly: nothing is
+    /// announced, an entry lives until its local TTL or maxStaleness ends. Default: Tracking.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coherence: Option<Coherence>,
+    /// The promise to readers: a value served locally was current in Redis at some moment within
+    /// this span before. With Tracking, a link that was not proved alive for this long is not
+    /// trusted and reads go to Redis. A duration, 10ms to 1m. Default: 1s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_staleness: Option<Span>,
+    /// Active serves hits. Shadow serves none and measures how many there would have been and
+    /// how stale. Default: Active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<LocalMode>,
+    /// Share of keys that may be served locally, 0 to 100 percent, to switch the local tier on
+    /// step by step. Default: 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub ramp_percent: Option<u8>,
+}
+
+/// How local entries learn of changes in Redis.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Coherence {
+    /// The server announces changes of keys that were read.
+    #[default]
+    Tracking,
+    /// The server announces all changes under the prefixes of the rules.
+    Broadcast,
+    /// Nothing is announced; entries live until their TTL ends.
+    TtlOnly,
+}
+
+/// Whether the local tier serves or only measures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum LocalMode {
+    /// Hits are served.
+    #[default]
+    Active,
+    /// Hits are only counted.
+    Shadow,
+}
