@@ -1,0 +1,247 @@
+//! Child processes: started so that they die with the bench, and measured through `/proc`.
+//!
+//! CPU time is the sum over the process's threads of the first field of `schedstat`, in
+//! nanoseconds. What the kernel does for a process inside its system calls, the loopback delivery
+//! included, is part of it.
+
+use std::fs::{self, File};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::failure::{Failure, Outcome};
+
+/// Which core a process may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Core {
+    /// Whatever the kernel picks.
+    Any,
+    /// The core of the process under test.
+    Target,
+    /// The core of the load generator and of the Redis behind a proxy.
+    Load,
+}
+
+/// A program with its arguments, before it is started.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// Path of the program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// `LD_LIBRARY_PATH` for unpacked packages.
+    pub libraries: Option<PathBuf>,
+    /// Where it runs.
+    pub core: Core,
+}
+
+impl Launch {
+    /// A program that may run anywhere.
+    pub fn new(program: impl Into<PathBuf>, args: &[&str]) -> Self {
+        Self {
+            program: program.into(),
+            args: args.iter().map(ToString::to_string).collect(),
+            libraries: None,
+            core: Core::Any,
+        }
+    }
+
+    /// The command line. `setpriv` makes the kernel kill the child when the bench ends in whatever
+    /// way (Ctrl-C and `kill -9` too), which a destructor cannot promise. Both wrappers `exec`, so
+    /// the process id is the program's own.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]);
+        match self.core {
+            Core::Any => {}
+            Core::Target => drop(command.args(["taskset", "-c", "0"])),
+            Core::Load => drop(command.args(["taskset", "-c", "1"])),
+        }
+        command.arg(&self.program).args(&self.args);
+        if let Some(libraries) = &self.libraries {
+            command.env("LD_LIBRARY_PATH", libraries);
+        }
+        command.stdin(Stdio::null());
+        command
+    }
+}
+
+/// A running child; killed when dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    name: String,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts it; what it prints goes to `folder/name.log`.
+    pub fn start(name: &str, launch: &Launch, folder: &Path) -> Outcome<Self> {
+        Self::spawn(name, launch.command(), folder)
+    }
+
+    /// Starts a command that was prepared by the caller.
+    pub fn spawn(name: &str, mut command: Command, folder: &Path) -> Outcome<Self> {
+        let log = folder.join(format!("{name}.log"));
+        let file = File::create(&log).map_err(Failure::io(format!("create {}", log.display())))?;
+        let copy = file
+            .try_clone()
+            .map_err(Failure::io("duplicate the log's descriptor"))?;
+        let child = command
+            .stdout(file)
+            .stderr(copy)
+            .spawn()
+            .map_err(Failure::io(format!(
+                "start {name} (setpriv and taskset are in util-linux)"
+            )))?;
+        Ok(Self {
+            child,
+            name: name.to_owned(),
+            log,
+        })
+    }
+
+    /// Waits until it accepts connections on a port; an early exit or ten silent seconds are a
+    /// failure that carries the end of its log.
+    pub fn wait_for_port(&mut self, port: u16) -> Outcome<()> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            self.check_alive()?;
+            if Instant::now() > deadline {
+                return Err(self.failed("it does not listen after 10 s"));
+            }
+            sleep(Duration::from_millis(5));
+        }
+        self.check_alive()
+    }
+
+    /// A failure with the end of the log if the process has ended.
+    pub fn check_alive(&mut self) -> Outcome<()> {
+        match self.child.try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => Err(self.failed(&format!("it ended with {status}"))),
+            Err(source) => Err(Failure::Io {
+                action: format!("wait for {}", self.name),
+                source,
+            }),
+        }
+    }
+
+    fn failed(&self, what: &str) -> Failure {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let end = lines[lines.len().saturating_sub(3)..].join(" / ");
+        Failure::Program {
+            program: self.name.clone(),
+            detail: format!("{what}; {end}"),
+        }
+    }
+
+    /// CPU time used so far by all of its threads.
+    pub fn cpu(&self) -> Outcome<Duration> {
+        let folder = format!("/proc/{}/task", self.child.id());
+        let tasks = fs::read_dir(&folder).map_err(Failure::io(format!("list {folder}")))?;
+        let mut nanos = 0;
+        for task in tasks.flatten() {
+            let path = task.path().join("schedstat");
+            // A thread may end between the listing and the reading.
+            let Ok(text) = fs::read_to_string(&path) else {
+                continue;
+            };
+            nanos += text
+                .split(' ')
+                .next()
+                .and_then(|field| field.parse::<u64>().ok())
+                .ok_or_else(|| Failure::Answer {
+                    request: path.display().to_string(),
+                    answer: text.clone(),
+                })?;
+        }
+        Ok(Duration::from_nanos(nanos))
+    }
+
+    /// Resident bytes (`VmRSS`).
+    pub fn resident(&self) -> Outcome<u64> {
+        let path = format!("/proc/{}/status", self.child.id());
+        let text = fs::read_to_string(&path).map_err(Failure::io(format!("read {path}")))?;
+        text.lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .and_then(|rest| rest.trim().strip_suffix(" kB"))
+            .and_then(|kib| kib.trim().parse::<u64>().ok())
+            .map(|kib| kib * 1024)
+            .ok_or(Failure::Answer {
+                request: path,
+                answer: "no VmRSS".to_owned(),
+            })
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail only when the process is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> Outcome<u16> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(Failure::io("find a free port"))?;
+    Ok(listener
+        .local_addr()
+        .map_err(Failure::io("find a free port"))?
+        .port())
+}
+
+/// A folder for logs and generated files, removed when dropped.
+#[derive(Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// Creates it under the system's temporary folder.
+    pub fn create() -> Outcome<Self> {
+        let path = std::env::temp_dir().join(format!("pannier-bench-{}", std::process::id()));
+        fs::create_dir_all(&path).map_err(Failure::io(format!("create {}", path.display())))?;
+        Ok(Self(path))
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Writes a file in it and returns the file's path.
+    pub fn write(&self, name: &str, text: &str) -> Outcome<PathBuf> {
+        let path = self.0.join(name);
+        fs::write(&path, text).map_err(Failure::io(format!("write {}", path.display())))?;
+        Ok(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Lets this process and its children open enough files for 10,000 connections.
+pub fn raise_file_limit(files: u32) -> Outcome<()> {
+    let pid = std::process::id().to_string();
+    // Raising the hard limit too needs root; the soft one up to the hard one does not.
+    for limit in [
+        format!("--nofile={files}:{files}"),
+        format!("--nofile={files}:"),
+    ] {
+        let done = Command::new("prlimit")
+            .args(["--pid", &pid, &limit])
+            .output();
+        if done.map_err(Failure::io("run prlimit"))?.status.success() {
+            return Ok(());
+        }
+    }
+    Err(Failure::Missing(format!(
+        "the limit of open files is below {files}; raise `ulimit -n`"
+    )))
+}
