@@ -1,0 +1,49 @@
+# Every target says what it does: `make` prints the list.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench fmt generate
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+RESULTS := $(TARGET)/tests
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Serve examples/analytics.yaml on localhost, memory only (needs only Rust)
+	@[ -x $(TARGET)/release/pannier-sidecar ] || echo "building pannier-sidecar for the first time: about 3 minutes on two cores"
+	@cargo run --quiet --release -p pannier-sidecar -- --manifests examples/analytics.yaml
+
+test: ## Run every test, against real servers and clients (fetched first, nothing is installed)
+	@echo "building (about 4 minutes the first time on two cores), fetching servers and clients, testing (about 3 minutes)"
+	@cargo build -p pannier-sidecar
+	@cargo run --quiet -p pannier-e2e --bin e2e-fetch
+	@mkdir -p $(RESULTS) && : > $(RESULTS)/skipped
+	@status=0; \
+	PANNIER_SIDECAR_BIN=$(abspath $(TARGET))/debug/pannier-sidecar \
+	PANNIER_SKIP_LOG=$(abspath $(RESULTS))/skipped \
+	cargo test --workspace --no-fail-fast 2>&1 | tee $(RESULTS)/output || status=$$?; \
+	echo; \
+	sort -u $(RESULTS)/skipped | sed 's/^/SKIPPED /'; \
+	awk -v skipped="$$(sort -u $(RESULTS)/skipped | wc -l)" \
+	  '/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
+	   /^test .* \.\.\. FAILED$$/ { print "FAILED " $$2 } \
+	   END { printf "total: %d passed, %d failed, %d ignored, %d skipped\n", passed, failed, ignored, skipped }' \
+	  $(RESULTS)/output | tee $(RESULTS)/summary; \
+	exit $$status
+
+check: ## Check formatting, lints, licences and the fast tests (no servers)
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo test --workspace --exclude pannier-e2e --lib --bins
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; \
+	else echo "not checked: licences and advisories (cargo-deny is not installed; cargo install cargo-deny)"; fi
+
+bench: ## Measure side by side with named peers and print one table
+	cargo run --quiet --release -p pannier-bench
+
+fmt: ## Format all code
+	cargo fmt --all
+
+generate: ## Write the generated files anew (CRDs, their reference and schemas)
+	cargo run --quiet -p pannier-crds --bin crdgen

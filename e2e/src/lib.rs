@@ -1,0 +1,24 @@
+//! The harness of the end-to-end tests: real servers, the real sidecar, raw bytes.
+//!
+//! A test starts a [`RedisServer`], puts a [`Sidecar`] in front of it and talks to both through a
+//! [`Wire`]. Everything listens on free ports of the loopback interface and dies with its value.
+//! Nothing is installed in the system and no service is started.
+
+pub mod clients;
+pub mod environment;
+pub mod http;
+pub mod packages;
+pub mod ports;
+pub mod process;
+pub mod random;
+pub mod server;
+pub mod sidecar;
+pub mod tls;
+pub mod wait;
+pub mod wire;
+
+pub use packages::Engine;
+pub use server::{RedisServer, ServerOptions};
+pub use sidecar::{Sidecar, SidecarOptions};
+pub use wait::until;
+pub use wire::{Value, Wire};

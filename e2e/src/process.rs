@@ -1,0 +1,143 @@
+//! A child process with its own folder and log; it is killed when the value is dropped.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{environment::unusable, wait};
+
+/// A folder that is removed with the value.
+pub struct Folder(PathBuf);
+
+/// A running child process.
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Folder {
+    /// A new empty folder below the system's temporary folder.
+    pub fn new(name: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!(
+            "pannier-e2e-{}-{number}-{name}",
+            std::process::id()
+        ));
+        fs::create_dir_all(&path).expect("the temporary folder is writable");
+        Self(path)
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Writes a file into it and returns the file's path as text.
+    pub fn write(&self, name: &str, content: &str) -> String {
+        let path = self.0.join(name);
+        fs::write(&path, content).expect("the folder is writable");
+        path.display().to_string()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Process {
+    /// Starts `command`; both of its output streams go to `log`.
+    pub fn start(name: &str, command: &mut Command, log: &Path) -> Self {
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("the log file is writable");
+        let second = file.try_clone().expect("a file handle can be cloned");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file)
+            .stderr(second)
+            .spawn()
+            .unwrap_or_else(|error| {
+                unusable(&format!("failed to start {name} ({command:?}): {error}"))
+            });
+        Self {
+            name: name.to_owned(),
+            child,
+            log: log.to_owned(),
+        }
+    }
+
+    /// Everything it has written.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).expect("process ids are small");
+        kill(Pid::from_raw(id), signal).expect("the process is ours");
+    }
+
+    /// Kills it at once and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// The exit status if it has ended by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("the child can be waited for")
+    }
+
+    /// Waits until it ends by itself.
+    pub fn wait(&mut self, patience: Duration) -> ExitStatus {
+        let what = format!("the end of {}", self.name);
+        wait::within(patience, &what, || {
+            self.child.try_wait().expect("the child can be waited for")
+        })
+    }
+
+    /// Resident memory in bytes.
+    pub fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id()))
+            .expect("the process is running");
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .expect("a live process has VmRSS");
+        let kib: u64 = line
+            .split_whitespace()
+            .nth(1)
+            .and_then(|number| number.parse().ok())
+            .expect("VmRSS is a number");
+        kib * 1024
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- log of {} ---\n{}---", self.name, self.log());
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! A real Redis or Valkey server on a free port of 127.0.0.1.
+
+use std::{net::SocketAddr, process::Command};
+
+use nix::sys::signal::Signal;
+
+use crate::{
+    Engine, Wire,
+    environment::unusable,
+    ports,
+    process::{Folder, Process},
+    tls::Certificates,
+    wait,
+};
+
+/// How to start it.
+#[derive(Clone, Debug, Default)]
+pub struct ServerOptions {
+    /// Which server.
+    pub engine: Engine,
+    /// Listen with TLS on a second port as well.
+    pub tls: bool,
+    /// Password of the default user.
+    pub password: Option<String>,
+    /// ACL lines, for example `user app on >secret ~* +@all`.
+    pub users: Vec<String>,
+    /// Further lines of its configuration file.
+    pub config: Vec<String>,
+}
+
+/// A running server; killed when dropped.
+pub struct RedisServer {
+    engine: Engine,
+    folder: Folder,
+    port: u16,
+    tls_port: Option<u16>,
+    certificates: Option<Certificates>,
+    password: Option<String>,
+    process: Process,
+}
+
+impl ServerOptions {
+    /// The given server, nothing special.
+    pub fn of(engine: Engine) -> Self {
+        Self {
+            engine,
+            ..Self::default()
+        }
+    }
+
+    /// With one more line of configuration.
+    #[must_use]
+    pub fn with(mut self, line: &str) -> Self {
+        self.config.push(line.to_owned());
+        self
+    }
+}
+
+impl RedisServer {
+    /// Starts the given server with defaults.
+    pub fn new(engine: Engine) -> Self {
+        Self::start(ServerOptions::of(engine))
+    }
+
+    /// Starts a server and waits until it answers.
+    pub fn start(options: ServerOptions) -> Self {
+        Self::start_on(ports::free(), options)
+    }
+
+    /// Starts a server on a port chosen before, and waits until it answers.
+    pub fn start_on(port: u16, options: ServerOptions) -> Self {
+        let folder = Folder::new("server");
+        let tls_port = options.tls.then(ports::free);
+        let certificates = options.tls.then(|| Certificates::make(&folder));
+        let mut lines = vec![
+            format!("port {port}"),
+            "bind 127.0.0.1".to_owned(),
+            "save \"\"".to_owned(),
+            "appendonly no".to_owned(),
+            "enable-debug-command local".to_owned(),
+            format!("dir {}", folder.path().display()),
+        ];
+        if let (Some(tls_port), Some(pem)) = (tls_port, &certificates) {
+            lines.extend([
+                format!("tls-port {tls_port}"),
+                format!("tls-cert-file {}", pem.certificate),
+                format!("tls-key-file {}", pem.key),
+                format!("tls-ca-cert-file {}", pem.authority),
+                "tls-auth-clients no".to_owned(),
+            ]);
+        }
+        if let Some(password) = &options.password {
+            lines.push(format!("requirepass {password}"));
+        }
+        lines.extend(options.users);
+        lines.extend(options.config);
+        folder.write("server.conf", &(lines.join("\n") + "\n"));
+        let process = spawn(options.engine, &folder, port);
+        Self {
+            engine: options.engine,
+            folder,
+            port,
+            tls_port,
+            certificates,
+            password: options.password,
+            process,
+        }
+    }
+
+    /// Address of its plain port.
+    pub fn address(&self) -> SocketAddr {
+        loopback(self.port)
+    }
+
+    /// Its plain port.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its TLS port.
+    pub fn tls_port(&self) -> u16 {
+        self.tls_port.expect("the server was started with TLS")
+    }
+
+    /// Its certificates.
+    pub fn certificates(&self) -> &Certificates {
+        self.certificates
+            .as_ref()
+            .expect("the server was started with TLS")
+    }
+
+    /// Which server it is.
+    pub const fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    /// A direct connection, logged in when the server asks for a password.
+    pub fn connect(&self) -> Wire {
+        let mut wire = Wire::connect(self.address());
+        if let Some(password) = &self.password {
+            assert_eq!(wire.call(&["AUTH", password]), "OK");
+        }
+        wire
+    }
+
+    /// Kills it at once, as `kill -9` does.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Stops it from running without closing anything: the network looks fine, nobody answers.
+    pub fn pause(&self) {
+        self.process.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it run again after [`Self::pause`].
+    pub fn resume(&self) {
+        self.process.signal(Signal::SIGCONT);
+    }
+
+    /// Starts it again on the same port, empty.
+    pub fn restart(&mut self) {
+        self.process.kill();
+        self.process = spawn(self.engine, &self.folder, self.port);
+    }
+}
+
+/// `127.0.0.1` and a port.
+pub fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+fn spawn(engine: Engine, folder: &Folder, port: u16) -> Process {
+    let program = engine
+        .server()
+        .unwrap_or_else(|error| unusable(&error.to_string()));
+    let mut process = Process::start(
+        engine.name(),
+        Command::new(program).arg(folder.path().join("server.conf")),
+        &folder.path().join("server.log"),
+    );
+    wait::until(&format!("{} answers on {port}", engine.name()), || {
+        if let Some(status) = process.ended() {
+            unusable(&format!(
+                "{} ended: {status}\n{}",
+                engine.name(),
+                process.log()
+            ));
+        }
+        let reply = Wire::try_connect(loopback(port))
+            .ok()?
+            .try_call(&["PING"])
+            .ok()?;
+        // Asked for a password: it is up.
+        (reply == "PONG" || reply.to_string().starts_with("-NOAUTH")).then_some(())
+    });
+    process
+}
