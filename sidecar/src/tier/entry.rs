@@ -1,0 +1,291 @@
+//! One local entry: header, key and value in one exact-size allocation.
+//!
+//! A slice of the read buffer would pin the whole buffer, and a `String` plus a `Vec` would cost
+//! two allocations with slack. The header is written as bytes, so no `unsafe` is needed.
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 6 | deadline: not served from this millisecond on |
+//! | 6 | 6 | expiry in Redis, in milliseconds; all ones: the key has none |
+//! | 12 | 4 | epoch of the link that read it |
+//! | 16 | 2 | that link |
+//! | 18 | 2 | rule |
+//! | 20 | 2 | database |
+//! | 22 | 1 | kind of body |
+//! | 23 | 3 | length of the key |
+//! | 26 | – | key, then body |
+
+const HEADER: usize = 26;
+const NO_EXPIRY: u64 = (1 << 48) - 1;
+/// Longest key that is kept locally (the header has three bytes for it).
+pub const MAX_KEY: usize = (1 << 24) - 1;
+const ABSENT_FIELD: u32 = u32::MAX;
+
+/// Which connection read an entry, and in which of its lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Slot of the link in the tier's table.
+    pub link: u16,
+    /// The link's epoch at the time of the read.
+    pub epoch: u32,
+}
+
+/// What is known about a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body<'a> {
+    /// There is no such key.
+    Missing,
+    /// A string and its value.
+    Text(&'a [u8]),
+    /// A string of which only the length is known.
+    TextLen(u64),
+    /// A key of which only the type is known.
+    Typed(&'a [u8]),
+    /// A hash: some fields, or all of them.
+    Hash(Fields<'a>),
+}
+
+/// Fields of a hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fields<'a> {
+    /// Whether these are all the fields there are.
+    pub complete: bool,
+    bytes: &'a [u8],
+}
+
+/// Everything about an entry but its key and body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// Not served from this moment on, in milliseconds of [`crate::clock::Tick`].
+    pub deadline_ms: u64,
+    /// When the key expires in Redis, if it does.
+    pub expires_ms: Option<u64>,
+    /// Which connection read it.
+    pub origin: Origin,
+    /// The rule that allows it.
+    pub rule: u16,
+    /// Logical database.
+    pub db: u16,
+}
+
+/// A stored entry.
+#[derive(Debug)]
+pub struct Entry(Box<[u8]>);
+
+/// Database and key, to look an entry up without building one.
+#[derive(Clone, Copy, Debug)]
+pub struct Lookup<'a> {
+    /// Logical database.
+    pub db: u16,
+    /// The key as the app writes it.
+    pub key: &'a [u8],
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// Builds an entry; `None` if the key is too long to be kept.
+    pub fn new(meta: Meta, key: &[u8], body: Body<'_>) -> Option<Self> {
+        if key.len() > MAX_KEY {
+            return None;
+        }
+        let mut len_bytes = [0; 8];
+        let (kind, content): (u8, &[u8]) = match body {
+            Body::Missing => (0, &[]),
+            Body::Text(text) => (1, text),
+            Body::TextLen(len) => {
+                len_bytes = len.to_le_bytes();
+                (2, &len_bytes)
+            }
+            Body::Typed(name) => (3, name),
+            Body::Hash(fields) => (if fields.complete { 4 } else { 5 }, fields.bytes),
+        };
+        let mut bytes = Vec::with_capacity(HEADER + key.len() + content.len());
+        bytes.extend_from_slice(&meta.deadline_ms.min(NO_EXPIRY).to_le_bytes()[..6]);
+        let expires = meta.expires_ms.map_or(NO_EXPIRY, |at| at.min(NO_EXPIRY - 1));
+        bytes.extend_from_slice(&expires.to_le_bytes()[..6]);
+        bytes.extend_from_slice(&meta.origin.epoch.to_le_bytes());
+        bytes.extend_from_slice(&meta.origin.link.to_le_bytes());
+        bytes.extend_from_slice(&meta.rule.to_le_bytes());
+        bytes.extend_from_slice(&meta.db.to_le_bytes());
+        bytes.push(kind);
+        bytes.extend_from_slice(&u32::try_from(key.len()).unwrap_or(0).to_le_bytes()[..3]);
+        bytes.extend_from_slice(key);
+        bytes.extend_from_slice(content);
+        Some(Self(bytes.into_boxed_slice()))
+    }
+
+    fn u48(&self, at: usize) -> u64 {
+        let mut bytes = [0; 8];
+        bytes[..6].copy_from_slice(&self.0[at..at + 6]);
+        u64::from_le_bytes(bytes)
+    }
+
+    fn u16(&self, at: usize) -> u16 {
+        u16::from_le_bytes([self.0[at], self.0[at + 1]])
+    }
+
+    /// Not served from this millisecond on.
+    pub fn deadline_ms(&self) -> u64 {
+        self.u48(0)
+    }
+
+    /// When the key expires in Redis, if it does.
+    pub fn expires_ms(&self) -> Option<u64> {
+        Some(self.u48(6)).filter(|at| *at != NO_EXPIRY)
+    }
+
+    /// Which connection read it.
+    pub fn origin(&self) -> Origin {
+        let epoch = u32::from_le_bytes([self.0[12], self.0[13], self.0[14], self.0[15]]);
+        Origin { link: self.u16(16), epoch }
+    }
+
+    /// The rule that allows it.
+    pub fn rule(&self) -> u16 {
+        self.u16(18)
+    }
+
+    /// Logical database.
+    pub fn db(&self) -> u16 {
+        self.u16(20)
+    }
+
+    /// Everything but key and body.
+    pub fn meta(&self) -> Meta {
+        Meta {
+            deadline_ms: self.deadline_ms(),
+            expires_ms: self.expires_ms(),
+            origin: self.origin(),
+            rule: self.rule(),
+            db: self.db(),
+        }
+    }
+
+    fn key_len(&self) -> usize {
+        u32::from_le_bytes([self.0[23], self.0[24], self.0[25], 0]) as usize
+    }
+
+    /// The key.
+    pub fn key(&self) -> &[u8] {
+        &self.0[HEADER..HEADER + self.key_len()]
+    }
+
+    /// What is known about it.
+    pub fn body(&self) -> Body<'_> {
+        let content = &self.0[HEADER + self.key_len()..];
+        match self.0[22] {
+            0 => Body::Missing,
+            1 => Body::Text(content),
+            2 => Body::TextLen(content.first_chunk().map_or(0, |len| u64::from_le_bytes(*len))),
+            3 => Body::Typed(content),
+            kind => Body::Hash(Fields { complete: kind == 4, bytes: content }),
+        }
+    }
+
+    /// Bytes of the allocation.
+    pub fn size(&self) -> usize {
+        self.0.len()
+    }
+}
+
+// === impl Fields ===
+
+impl<'a> Fields<'a> {
+    /// Appends a field to the bytes from which [`Fields::new`] is made; `None`: it is absent.
+    pub fn append(bytes: &mut Vec<u8>, field: &[u8], value: Option<&[u8]>) {
+        let len = |part: &[u8]| u32::try_from(part.len()).unwrap_or(ABSENT_FIELD - 1);
+        bytes.extend_from_slice(&len(field).to_le_bytes());
+        bytes.extend_from_slice(&value.map_or(ABSENT_FIELD, len).to_le_bytes());
+        bytes.extend_from_slice(field);
+        bytes.extend_from_slice(value.unwrap_or_default());
+    }
+
+    /// Fields from appended bytes.
+    pub fn new(complete: bool, bytes: &'a [u8]) -> Self {
+        Self { complete, bytes }
+    }
+
+    /// All fields with their values; an absent field has none.
+    pub fn iter(self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {
+        let mut rest = self.bytes;
+        std::iter::from_fn(move || {
+            let (field_len, tail) = rest.split_first_chunk::<4>()?;
+            let (value_len, tail) = tail.split_first_chunk::<4>()?;
+            let (field, tail) = tail.split_at_checked(u32::from_le_bytes(*field_len) as usize)?;
+            let value_len = u32::from_le_bytes(*value_len);
+            if value_len == ABSENT_FIELD {
+                rest = tail;
+                return Some((field, None));
+            }
+            let (value, tail) = tail.split_at_checked(value_len as usize)?;
+            rest = tail;
+            Some((field, Some(value)))
+        })
+    }
+
+    /// A field's value, `Some(None)` if it is known to be absent, `None` if nothing is known.
+    #[allow(clippy::option_option, reason = "known absent and unknown are different answers")]
+    pub fn get(self, field: &[u8]) -> Option<Option<&'a [u8]>> {
+        match self.iter().find(|(name, _)| *name == field) {
+            Some((_, value)) => Some(value),
+            None => self.complete.then_some(None),
+        }
+    }
+
+    /// The raw bytes, to append further fields.
+    pub fn bytes(self) -> &'a [u8] {
+        self.bytes
+    }
+}
+
+// === lookup by database and key ===
+
+impl Entry {
+    /// Whether this is the entry of that key; the table finds entries by hash alone.
+    #[inline]
+    pub fn is(&self, at: Lookup<'_>) -> bool {
+        self.db() == at.db && self.key() == at.key
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const META: Meta = Meta {
+        deadline_ms: 123_456_789,
+        expires_ms: Some(987_654_321),
+        origin: Origin { link: 7, epoch: 42 },
+        rule: 3,
+        db: 15,
+    };
+
+    #[test]
+    fn an_entry_gives_back_what_was_put_in() {
+        for body in [Body::Missing, Body::Text(b"v"), Body::TextLen(1 << 40), Body::Typed(b"zset")] {
+            let entry = Entry::new(META, b"key", body).unwrap();
+            assert_eq!((entry.meta(), entry.key(), entry.body()), (META, b"key".as_slice(), body));
+        }
+        let endless = Meta { expires_ms: None, ..META };
+        assert_eq!(Entry::new(endless, b"", Body::Missing).unwrap().expires_ms(), None);
+    }
+
+    #[test]
+    fn an_entry_is_one_allocation_of_exact_size() {
+        let entry = Entry::new(META, &[b'k'; 21], Body::Text(&[b'v'; 100])).unwrap();
+        assert_eq!(entry.size(), 26 + 21 + 100);
+    }
+
+    #[test]
+    fn a_partial_hash_knows_which_fields_are_absent_and_which_unknown() {
+        let mut bytes = Vec::new();
+        Fields::append(&mut bytes, b"a", Some(b"1"));
+        Fields::append(&mut bytes, b"gone", None);
+        let partial = Fields::new(false, &bytes);
+        assert_eq!(partial.get(b"a"), Some(Some(b"1".as_slice())));
+        assert_eq!(partial.get(b"gone"), Some(None));
+        assert_eq!(partial.get(b"other"), None);
+        assert_eq!(Fields::new(true, &bytes).get(b"other"), Some(None));
+    }
+}
