@@ -3,7 +3,7 @@
 use std::fs;
 use std::thread::available_parallelism;
 
-/// CPU, cores, memory and kernel.
+/// CPU, cores, memory, kernel, and how busy it was before the bench began.
 pub fn describe() -> String {
     let cpu = field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown CPU".to_owned());
     let cores = available_parallelism().map_or(0, usize::from);
@@ -11,10 +11,10 @@ pub fn describe() -> String {
         .and_then(|text| text.strip_suffix(" kB")?.parse::<u64>().ok())
         .map_or(0, |kib| kib / (1024 * 1024));
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!(
-        "{cpu}, {cores} cores, {memory} GiB, Linux {}",
-        kernel.trim()
-    )
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or_default();
+    let kernel = kernel.trim();
+    format!("{cpu}, {cores} cores, {memory} GiB, Linux {kernel}; load average at the start {load}")
 }
 
 fn field(path: &str, name: &str) -> Option<String> {

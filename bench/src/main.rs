@@ -59,9 +59,9 @@ struct Options {
     /// The sidecar to measure instead of the one built beside the bench.
     #[arg(long)]
     sidecar: Option<PathBuf>,
-    /// Process under test on core 0, everything else on core 1.
+    /// Pins no process; otherwise the process under test has core 0 and everything else core 1.
     #[arg(long)]
-    pin: bool,
+    no_pin: bool,
     /// Replaces the table in README.md; complete runs only.
     #[arg(long)]
     write_readme: bool,
@@ -113,6 +113,10 @@ impl Options {
 
     fn wants(&self, part: Part) -> bool {
         self.only.is_empty() || self.only.contains(&part)
+    }
+
+    fn pins(&self) -> bool {
+        !self.no_pin && std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1)
     }
 
     fn kinds(&self) -> Vec<Kind> {
@@ -203,7 +207,7 @@ fn minutes(options: &Options) -> u64 {
 }
 
 fn open_lab(options: &Options) -> Outcome<Lab> {
-    let (target_core, load_core) = if options.pin {
+    let (target_core, load_core) = if options.pins() {
         (Core::Target, Core::Load)
     } else {
         (Core::Any, Core::Any)
@@ -226,7 +230,7 @@ fn open_lab(options: &Options) -> Outcome<Lab> {
 
 fn setting(options: &Options, lab: &Lab) -> Vec<String> {
     let plan = options.plan();
-    let pinned = if options.pin {
+    let pinned = if options.pins() {
         "process under test on core 0, load generator and the Redis behind it on core 1"
     } else {
         "no process pinned to a core"

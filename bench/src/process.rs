@@ -200,9 +200,21 @@ pub fn free_port() -> Outcome<u16> {
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// Creates it under the system's temporary folder.
+    /// Creates it under the system's temporary folder, and removes those of benches that were
+    /// killed before they could.
     pub fn create() -> Outcome<Self> {
-        let path = std::env::temp_dir().join(format!("pannier-bench-{}", std::process::id()));
+        const NAME: &str = "pannier-bench-";
+        let parent = std::env::temp_dir();
+        for entry in fs::read_dir(&parent).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let dead =
+                |pid: &str| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists();
+            if name.strip_prefix(NAME).is_some_and(dead) {
+                // Somebody else's, if it cannot be removed.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        let path = parent.join(format!("{NAME}{}", std::process::id()));
         fs::create_dir_all(&path).map_err(Failure::io(format!("create {}", path.display())))?;
         Ok(Self(path))
     }

@@ -76,11 +76,6 @@ impl Row {
     pub fn spread(&self, figure: impl Fn(&Sample) -> f64) -> Option<Spread> {
         Spread::of(self.samples.iter().map(figure))
     }
-
-    /// Median CPU per command, µs.
-    pub fn cpu(&self) -> Option<f64> {
-        self.spread(|sample| sample.cpu).map(|spread| spread.median)
-    }
 }
 
 /// Runs all rounds of all targets at one pipeline depth.

@@ -121,14 +121,25 @@ impl Sidecar {
         })
     }
 
-    /// The value of a metric that has no labels.
+    /// The value of a metric, the sum of its series if it has labels.
     pub fn metric(&self, name: &str) -> Outcome<f64> {
         let (_, text) = get(self.admin, "/metrics")?;
-        text.lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
-            .and_then(|value| value.trim().parse().ok())
+        sum_of_series(&text, name)
             .ok_or_else(|| Failure::Missing(format!("/metrics has no {name}")))
     }
+}
+
+fn sum_of_series(text: &str, name: &str) -> Option<f64> {
+    text.lines()
+        .filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            let value = rest.strip_prefix(' ').or_else(|| {
+                let labels = rest.strip_prefix('{')?;
+                Some(labels.split_once("} ")?.1)
+            })?;
+            value.trim().parse::<f64>().ok()
+        })
+        .reduce(|sum, value| sum + value)
 }
 
 /// One HTTP/1.1 request; status and body.
@@ -197,5 +208,13 @@ mod tests {
         .yaml();
         assert_eq!(yaml.matches("- name: ").count(), 10);
         assert!(yaml.ends_with("match: \"bench:kv:{id}\"\n"));
+    }
+
+    #[test]
+    fn a_metric_is_the_sum_of_its_series_and_of_no_other_metric() {
+        let text = "# TYPE a gauge\na{tier=\"l1\"} 2\na{tier=\"l2\"} 3\na_total 9\nb 7\n";
+        assert_eq!(sum_of_series(text, "a"), Some(5.0));
+        assert_eq!(sum_of_series(text, "b"), Some(7.0));
+        assert_eq!(sum_of_series(text, "c"), None);
     }
 }
