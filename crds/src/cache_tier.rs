@@ -142,6 +142,7 @@ pub struct CacheTierSpec {
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema,
 )]
+#[schemars(transform = crate::schema::plain_enum)]
 pub enum Environment {
     /// Long TTLs, five retries.
     #[default]
@@ -154,6 +155,7 @@ pub enum Environment {
 
 /// Whether rules are applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = crate::schema::plain_enum)]
 pub enum Caching {
     /// Rules are applied.
     #[default]
@@ -269,6 +271,7 @@ pub struct Resilience {
 
 /// What apps see while Redis is away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = crate::schema::plain_enum)]
 pub enum WhenUnavailable {
     /// Commands fail with a clear error.
     #[default]
@@ -317,6 +320,7 @@ pub struct Compression {
 
 /// How values are compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = crate::schema::plain_enum)]
 pub enum CompressionAlgorithm {
     /// Fast, moderate ratio.
     #[default]

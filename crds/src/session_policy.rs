@@ -91,6 +91,7 @@ pub struct CacheTierRef {
 
 /// On or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = crate::schema::plain_enum)]
 pub enum Switch {
     /// On.
     Enabled,
@@ -115,6 +116,7 @@ pub struct PerUser {
 
 /// What happens when a user has too many sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = crate::schema::plain_enum)]
 pub enum OnExceed {
     /// The oldest session ends.
     #[default]
@@ -168,6 +170,7 @@ pub struct Binding {
 
 /// What happens when a session is used from elsewhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = crate::schema::plain_enum)]
 pub enum BindingMode {
     /// Nothing.
     #[default]

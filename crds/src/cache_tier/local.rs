@@ -19,7 +19,8 @@ pub struct Local {
     pub coherence: Option<Coherence>,
     /// The promise to readers: a value served locally was current in Redis at some moment within
     /// this span before. With Tracking, a link that was not proved alive for this long is not
-    /// trusted and reads go to Redis. A duration, 10ms to 1m. Default: 1s.
+    /// trusted and reads go to Redis. With TtlOnly no local entry lives longer than this. A
+    /// duration, 10ms to 1h. Default: 1s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_staleness: Option<Span>,
     /// Active serves hits. Shadow serves none and measures how many there would have been and
@@ -35,6 +36,7 @@ pub struct Local {
 
 /// How local entries learn of changes in Redis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = crate::schema::plain_enum)]
 pub enum Coherence {
     /// The server announces changes of keys that were read.
     #[default]
@@ -47,6 +49,7 @@ pub enum Coherence {
 
 /// Whether the local tier serves or only measures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = crate::schema::plain_enum)]
 pub enum LocalMode {
     /// Hits are served.
     #[default]

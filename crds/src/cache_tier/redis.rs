@@ -69,6 +69,7 @@ pub struct Redis {
 
 /// What stands behind the sidecars.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = crate::schema::plain_enum)]
 pub enum Topology {
     /// Nothing: memory only.
     None,
@@ -84,6 +85,7 @@ pub enum Topology {
 
 /// Which server the operator runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = crate::schema::plain_enum)]
 pub enum Engine {
     /// Valkey.
     #[default]
@@ -95,6 +97,7 @@ pub enum Engine {
 /// What the server does when its memory is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(transform = crate::schema::plain_enum)]
 pub enum MaxmemoryPolicy {
     /// Writes fail.
     Noeviction,
@@ -160,6 +163,7 @@ pub struct Tls {
 
 /// Whether connections are encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = crate::schema::plain_enum)]
 pub enum TlsMode {
     /// They are.
     Enabled,
@@ -188,6 +192,7 @@ pub struct Persistence {
 
 /// What is written to disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = crate::schema::plain_enum)]
 pub enum PersistenceMode {
     /// Nothing.
     None,
@@ -201,6 +206,7 @@ pub enum PersistenceMode {
 
 /// What happens to volumes when the tier is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = crate::schema::plain_enum)]
 pub enum OnDelete {
     /// They stay.
     #[default]
@@ -223,6 +229,7 @@ pub struct Auth {
 
 /// Where the password comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = crate::schema::plain_enum)]
 pub enum AuthMode {
     /// The operator makes it.
     Generated,
@@ -305,6 +312,7 @@ pub struct Toleration {
 
 /// How a toleration compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = crate::schema::plain_enum)]
 pub enum TolerationOperator {
     /// The value counts.
     Equal,
@@ -314,6 +322,7 @@ pub enum TolerationOperator {
 
 /// What a taint does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = crate::schema::plain_enum)]
 pub enum TaintEffect {
     /// New pods stay away.
     NoSchedule,

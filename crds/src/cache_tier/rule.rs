@@ -16,7 +16,7 @@ pub struct Rule {
     /// or `{name}`, which stands for exactly one segment and captures it; a last segment `*`
     /// stands for the rest of the key: `analytics:ghosts:{guildId}:{since}`, `user:*`.
     #[serde(rename = "match")]
-    #[schemars(length(min = 1, max = 256), regex(pattern = r"^[^\s{}]*(\{[A-Za-z_][A-Za-z0-9_]*\}[^\s{}]*)*$"))]
+    #[schemars(length(min = 1, max = 256), regex(pattern = r"^(([^\x00-\x1f:{}*?\[\]\\]|\\[{}*?\[\]\\])*:|\{[A-Za-z][A-Za-z0-9_]*\}:)*(([^\x00-\x1f:{}*?\[\]\\]|\\[{}*?\[\]\\])+|\{[A-Za-z][A-Za-z0-9_]*\}|\*)$"))]
     pub pattern: String,
     /// Which tiers hold matching keys. Both: Redis and the local tier. LocalOnly: only this
     /// sidecar's memory, never sent to Redis. RemoteOnly: Redis with TTLs, no local copy.
@@ -66,6 +66,7 @@ pub struct Rule {
 
 /// Which tiers hold matching keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = crate::schema::plain_enum)]
 pub enum CacheMode {
     /// Redis and the local tier.
     #[default]
@@ -82,6 +83,7 @@ pub enum CacheMode {
 
 /// When a write is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = crate::schema::plain_enum)]
 pub enum WriteMode {
     /// After Redis has it.
     #[default]
@@ -92,6 +94,7 @@ pub enum WriteMode {
 
 /// What the app sees when a write fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = crate::schema::plain_enum)]
 pub enum OnWriteError {
     /// The error.
     #[default]

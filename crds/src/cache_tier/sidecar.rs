@@ -71,6 +71,7 @@ pub struct Ports {
 /// Commands that are refused unless allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
+#[schemars(transform = crate::schema::plain_enum)]
 pub enum AdminCommand {
     /// Stops the server.
     Shutdown,
