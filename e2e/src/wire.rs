@@ -9,7 +9,7 @@ use std::{
 };
 
 /// One reply, with its encoding.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Value {
     /// `+OK`
     Simple(Vec<u8>),
@@ -295,6 +295,31 @@ impl Value {
 impl PartialEq<&str> for Value {
     fn eq(&self, other: &&str) -> bool {
         self.to_string() == *other
+    }
+}
+
+/// With the kind of encoding, strings as text.
+impl fmt::Debug for Value {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, bytes) = match self {
+            Self::Simple(bytes) => ("Simple", bytes),
+            Self::Error(bytes) => ("Error", bytes),
+            Self::Integer(bytes) => ("Integer", bytes),
+            Self::Bulk(bytes) => ("Bulk", bytes),
+            Self::Double(bytes) => ("Double", bytes),
+            Self::Bool(bytes) => ("Bool", bytes),
+            Self::BigNumber(bytes) => ("BigNumber", bytes),
+            Self::Verbatim(bytes) => ("Verbatim", bytes),
+            Self::BlobError(bytes) => ("BlobError", bytes),
+            Self::NullBulk => return out.write_str("NullBulk"),
+            Self::NullArray => return out.write_str("NullArray"),
+            Self::Null => return out.write_str("Null"),
+            Self::Array(items) => return write!(out, "Array{items:?}"),
+            Self::Map(items) => return write!(out, "Map{items:?}"),
+            Self::Set(items) => return write!(out, "Set{items:?}"),
+            Self::Push(items) => return write!(out, "Push{items:?}"),
+        };
+        write!(out, "{name}({})", bytes.escape_ascii())
     }
 }
 

@@ -1,0 +1,134 @@
+//! P3, no late fill: one direct writer against readers of the same key through the sidecar.
+//!
+//! A round writes the key twice, directly, while every reader has a read on its way, all at random
+//! moments. Then comes a barrier: a read of a key that is in no cache, through the same tracked link,
+//! whose reply comes after every invalidation sent before. Whoever reads the key from then on must
+//! see the last write: an older value was filled late and would stay.
+//! `PANNIER_SEED` repeats the moments, `PANNIER_ROUNDS` changes the length.
+
+use std::{hint, net::SocketAddr};
+
+use e2e::{Engine, RedisServer, Sidecar, SidecarOptions, Wire, random::Random, wire::encode};
+use serde_json::json;
+
+const ROUNDS: u64 = 100_000;
+const KEY: &str = "race:one";
+
+/// What a run found.
+#[derive(Debug, Default)]
+struct Outcome {
+    stale: u64,
+    went_back: u64,
+    first: Option<String>,
+}
+
+#[test]
+fn one_reader_never_sees_a_late_fill() {
+    race_through_the_sidecar(Engine::Redis7, 1);
+}
+
+#[test]
+fn four_readers_never_see_a_late_fill() {
+    race_through_the_sidecar(Engine::Valkey8, 4);
+}
+
+#[test]
+fn the_method_itself_finds_nothing_on_a_plain_server() {
+    let server = RedisServer::new(Engine::Redis7);
+    let outcome = race(&server, server.address(), 4, 2_000);
+    assert_eq!((outcome.stale, outcome.went_back), (0, 0), "{:?}", outcome.first);
+}
+
+#[test]
+fn the_method_itself_finds_a_reader_that_is_never_told() {
+    let written = RedisServer::new(Engine::Redis7);
+    let read = RedisServer::new(Engine::Redis7);
+    assert_eq!(read.connect().run("SET race:one 1"), "OK");
+    let outcome = race(&written, read.address(), 1, 50);
+    assert_eq!(outcome.stale, 50);
+}
+
+fn race_through_the_sidecar(engine: Engine, readers: usize) {
+    let rounds = std::env::var("PANNIER_ROUNDS").map_or(ROUNDS, |text| text.parse().unwrap());
+    let server = RedisServer::new(engine);
+    let options = SidecarOptions::before(&server).rule("race", "race:{key}", json!({}));
+    let sidecar = Sidecar::start_coherent(&options);
+    let outcome = race(&server, sidecar.address(), readers, rounds);
+    let first = outcome.first.as_deref().unwrap_or("");
+    assert_eq!((outcome.stale, outcome.went_back), (0, 0), "of {rounds} rounds; {first}");
+    // Without hits and invalidations the race was never run.
+    let hits = sidecar.metric("pannier_cache_requests_total", "result=\"hit\"");
+    let pushes = sidecar.metric("pannier_invalidations_received_total", "");
+    assert!(hits > 0.0 && pushes > 0.0, "{hits} hits, {pushes} invalidations");
+}
+
+fn race(server: &RedisServer, read_from: SocketAddr, readers: usize, rounds: u64) -> Outcome {
+    let seed = Random::seed("PANNIER_SEED");
+    println!("{readers} readers, PANNIER_SEED={seed}");
+    let mut random = Random::new(seed);
+    let mut writer = server.connect();
+    let mut readers: Vec<Wire> = (0..readers).map(|_| Wire::connect(read_from)).collect();
+    let mut seen = vec![0; readers.len()];
+    let mut outcome = Outcome::default();
+    let get = encode(&["GET", KEY]);
+    for round in 1..=rounds {
+        let newest = 2 * round;
+        let start = random.below(readers.len());
+        writer.send(&encode(&["SET", KEY, &(newest - 1).to_string()])).unwrap();
+        // The second write goes out before, between or after the reads.
+        let place = random.below(readers.len() + 1);
+        for turn in 0..=readers.len() {
+            wait_a_moment(&mut random);
+            if turn == place {
+                writer.send(&encode(&["SET", KEY, &newest.to_string()])).unwrap();
+            }
+            if turn < readers.len() {
+                let reader = (start + turn) % readers.len();
+                readers[reader].send(&get).unwrap();
+            }
+        }
+        for (reader, seen) in readers.iter_mut().zip(&mut seen) {
+            observe(reader, seen, round, &mut outcome);
+        }
+        for _ in 0..2 {
+            assert_eq!(writer.read().unwrap(), "OK");
+        }
+        let barrier = readers[start].run(&format!("GET race:barrier-{round}"));
+        assert_eq!(barrier, "(nil)");
+        for reader in &mut readers {
+            reader.send(&get).unwrap();
+        }
+        for (reader, seen) in readers.iter_mut().zip(&mut seen) {
+            let value = observe(reader, seen, round, &mut outcome);
+            if value != newest {
+                outcome.stale += 1;
+                outcome.first.get_or_insert_with(|| {
+                    format!("round {round}: {value} after {newest} was written; PANNIER_SEED={seed}")
+                });
+            }
+        }
+    }
+    outcome
+}
+
+/// Reads one reply; what one connection sees never goes back (P2).
+fn observe(reader: &mut Wire, seen: &mut u64, round: u64, outcome: &mut Outcome) -> u64 {
+    let reply = reader.read().unwrap();
+    // Before the first write there is nothing.
+    let value = if reply == "(nil)" { 0 } else { reply.text().parse().unwrap() };
+    if value < *seen {
+        outcome.went_back += 1;
+        outcome.first.get_or_insert_with(|| format!("round {round}: {value} after {seen}"));
+    }
+    *seen = value;
+    value
+}
+
+/// Up to some tens of microseconds, the scale of one trip over loopback.
+fn wait_a_moment(random: &mut Random) {
+    if random.chance(50) {
+        for _ in 0..random.below(8_000) {
+            hint::spin_loop();
+        }
+    }
+}
