@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::failure::{Failure, Outcome};
 use crate::load::{KEYS, Keys, VALUE_BYTES};
-use crate::process::{Process, free_port};
+use crate::process::{Process, free_port, raise_file_limit};
 use crate::redis::{Client, Reply, key};
 use crate::rounds::{Plan, Row, Spread, alternate};
 use crate::sidecar::{Settings, Sidecar};
@@ -46,6 +46,7 @@ pub struct Idle {
 
 /// Measures an idle sidecar and an idle redis-server.
 pub fn idle(lab: &Lab) -> Outcome<Idle> {
+    raise_file_limit(IDLE_CONNECTIONS as u64 + 2_100)?;
     let settings = Settings::new(lab.backend, lab.target_core);
     let mut sidecar = Sidecar::start("idle", lab.binary()?, &settings, &lab.folder)?;
     let (alone, crowded) = crowd(&mut sidecar.process, sidecar.port)?;

@@ -238,22 +238,34 @@ impl Drop for Folder {
     }
 }
 
-/// Lets this process and its children open enough files for 10,000 connections.
-pub fn raise_file_limit(files: u32) -> Outcome<()> {
-    let pid = std::process::id().to_string();
-    // Raising the hard limit too needs root; the soft one up to the hard one does not.
-    for limit in [
-        format!("--nofile={files}:{files}"),
-        format!("--nofile={files}:"),
-    ] {
-        let done = Command::new("prlimit")
-            .args(["--pid", &pid, &limit])
-            .output();
-        if done.map_err(Failure::io("run prlimit"))?.status.success() {
-            return Ok(());
-        }
+/// Raises the soft limit of open files to the hard one, for this process and its children; fails if
+/// that is not enough for `files`.
+pub fn raise_file_limit(files: u64) -> Outcome<()> {
+    let limits = fs::read_to_string("/proc/self/limits");
+    let limits = limits.map_err(Failure::io("read /proc/self/limits"))?;
+    let hard = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))
+        .and_then(|line| line.split_whitespace().nth(1))
+        .unwrap_or("unknown");
+    if hard.parse().is_ok_and(|hard: u64| hard < files) {
+        let reason = format!(
+            "at most {hard} open files are allowed, {files} are needed; raise `ulimit -Hn`"
+        );
+        return Err(Failure::Missing(reason));
     }
-    Err(Failure::Missing(format!(
-        "the limit of open files is below {files}; raise `ulimit -n`"
-    )))
+    let pid = std::process::id().to_string();
+    let limit = format!("--nofile={hard}:");
+    let output = Command::new("prlimit")
+        .args(["--pid", &pid, &limit])
+        .output();
+    let output = output.map_err(Failure::io("run prlimit (it is in util-linux)"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let detail = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Failure::Program {
+        program: "prlimit".to_owned(),
+        detail,
+    })
 }
