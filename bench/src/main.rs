@@ -168,14 +168,15 @@ fn run(options: &Options) -> Outcome<()> {
         "about {} minutes; parts can be chosen with --only",
         minutes(options)
     );
+    let machine = machine::describe();
     let lab = open_lab(options)?;
     let mut results = Results {
         complete: options.complete(),
-        setting: setting(options, &lab),
         ..Results::default()
     };
     measure_rounds(options, &lab, &mut results)?;
     measure_parts(options, &lab, &mut results);
+    results.setting = setting(options, &lab, machine);
 
     let text = report::markdown(&results);
     println!("\n{text}");
@@ -234,7 +235,8 @@ fn open_lab(options: &Options) -> Outcome<Lab> {
     })
 }
 
-fn setting(options: &Options, lab: &Lab) -> Vec<String> {
+/// For the reader of the tables; after the rounds, because targets are fetched on first use.
+fn setting(options: &Options, lab: &Lab, machine: String) -> Vec<String> {
     let plan = options.plan();
     let pinned = if options.pins() {
         "process under test on core 0, load generator and the Redis behind it on core 1"
@@ -242,7 +244,7 @@ fn setting(options: &Options, lab: &Lab) -> Vec<String> {
         "no process pinned to a core"
     };
     let mut lines = vec![
-        machine::describe(),
+        machine,
         lab.tools.versions(),
         format!(
             "{} rounds of about {:.1} s, {pinned}; {} connections, {} keys of 21 B, values of {} B",

@@ -16,6 +16,9 @@ pub const UNMATCHED: &str = "other:kv:";
 /// Keyspace prefix of the pass-through with a prefix.
 const PREFIX: &str = "bench-prefix:";
 
+/// `local.memory` in which few of the keys have room.
+const TINY: &str = "1Mi";
+
 /// One kind of server or of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
 pub enum Kind {
@@ -159,7 +162,7 @@ impl Lab {
             }
             Kind::Miss => {
                 let settings = Settings {
-                    memory: "1Mi",
+                    memory: TINY,
                     ..plain
                 };
                 self.start_sidecar(kind.label(), &settings, MATCHED)
@@ -203,7 +206,7 @@ impl Lab {
         let mut client = Client::connect(sidecar.port)?;
         client.read_all(prefix, KEYS)?;
         let caches = prefix == MATCHED;
-        if caches && settings.memory != "1Mi" {
+        if caches && settings.memory != TINY {
             let share = self.warm(&mut client)?;
             if share < 0.99 {
                 println!("  {label}: only {:.1} % hits after warming", share * 100.0);

