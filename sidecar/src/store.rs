@@ -22,7 +22,6 @@ mod keyspace;
 mod lists;
 mod long_double;
 mod numbers;
-mod pattern;
 pub mod pubsub;
 mod random;
 mod run;

@@ -47,29 +47,35 @@ pub(super) fn setbit(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -
 }
 
 pub(super) fn bitcount(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Answer {
-    let (range, in_bits) = match args {
-        [_, _] => (None, false),
-        [_, _, start, stop] => (Some((start, stop)), false),
-        [_, _, start, stop, unit] if is(unit, "BIT") || is(unit, "BYTE") => {
-            (Some((start, stop)), is(unit, "BIT"))
-        }
-        _ => return Err(Fail::Syntax),
-    };
-    let range = range
-        .map(|(start, stop)| Ok((integer(start)?, integer(stop)?)))
-        .transpose()?;
-    let text = run.string(args[1])?.unwrap_or_default();
-    let count: u64 = match range {
-        None => ones(text),
-        Some((start, stop)) if in_bits => {
-            let bits = byte_range(start, stop, text.len() * 8);
-            bits.map(|bit| u64::from(text[bit / 8] & (0x80 >> (bit % 8)) != 0))
-                .sum()
-        }
-        Some((start, stop)) => ones(&text[byte_range(start, stop, text.len())]),
+    // As in redis-server, a missing key is 0 whatever the other arguments are.
+    let count = match run.string(args[1])? {
+        Some(text) => count_in(text, &args[2..])?,
+        None => 0,
     };
     reply.integer(i64::try_from(count).unwrap_or(i64::MAX));
     Ok(())
+}
+
+fn count_in(text: &[u8], range: &[&[u8]]) -> Result<u64, Fail> {
+    let (start, stop, unit) = match range {
+        [] => return Ok(ones(text)),
+        [start, stop] => (integer(start)?, integer(stop)?, None),
+        [start, stop, unit] => (integer(start)?, integer(stop)?, Some(unit)),
+        _ => return Err(Fail::Syntax),
+    };
+    if start < 0 && stop < 0 && start > stop {
+        return Ok(0);
+    }
+    match unit {
+        Some(unit) if is(unit, "BIT") => {
+            let bits = byte_range(start, stop, text.len() * 8);
+            Ok(bits
+                .map(|bit| u64::from(text[bit / 8] & (0x80 >> (bit % 8)) != 0))
+                .sum())
+        }
+        Some(unit) if !is(unit, "BYTE") => Err(Fail::Syntax),
+        _ => Ok(ones(&text[byte_range(start, stop, text.len())])),
+    }
 }
 
 fn ones(bytes: &[u8]) -> u64 {

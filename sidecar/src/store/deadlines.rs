@@ -100,9 +100,10 @@ impl Conditions {
             .into_iter()
             .find(|(name, _)| is(option, name));
             let Some((_, flag)) = flag else {
-                return Err(Fail::UnsupportedOption(
-                    String::from_utf8_lossy(option).into_owned(),
-                ));
+                // Redis prints the option as a C string.
+                let shown = option.split(|byte| *byte == 0).next().unwrap_or_default();
+                let shown = String::from_utf8_lossy(shown).into_owned();
+                return Err(Fail::UnsupportedOption(shown));
             };
             *flag = true;
         }

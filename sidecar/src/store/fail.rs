@@ -17,6 +17,12 @@ pub(super) enum Fail {
     NotPositive,
     #[error("ERR value is out of range")]
     OutOfRange,
+    #[error("ERR value is out of range, value must between -2147483648 and 2147483647")]
+    NotInt32,
+    #[error(
+        "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807"
+    )]
+    NotSymmetric,
     #[error("ERR value is not a valid float")]
     NotFloat,
     #[error("ERR increment or decrement would overflow")]

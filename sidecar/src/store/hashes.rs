@@ -4,6 +4,7 @@ use super::argument::{integer, is, parse_integer};
 use super::fail::Fail;
 use super::long_double::LongDouble;
 use super::run::{Answer, Run};
+use super::sets::{choose, random_count};
 use super::value::Hash;
 use crate::resp::write::Reply;
 
@@ -147,6 +148,9 @@ pub(super) fn hincrby(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) 
 
 pub(super) fn hincrbyfloat(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Answer {
     let by = LongDouble::parse(args[3]).ok_or(Fail::NotFloat)?;
+    if by.is_infinite() {
+        return Err(Fail::Other("value is NaN or Infinity"));
+    }
     let before = match field(run, args[1], args[2])? {
         Some(value) => LongDouble::parse(value).ok_or(Fail::Other("hash value is not a float"))?,
         None => LongDouble::ZERO,
@@ -166,21 +170,21 @@ pub(super) fn hincrbyfloat(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<
 pub(super) fn hrandfield(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Answer {
     let (count, with_values) = match args {
         [_, _] => return random_field(run, args[1], reply),
-        [_, _, count] => (integer(count)?, false),
-        [_, _, count, option] if is(option, "WITHVALUES") => (integer(count)?, true),
+        [_, _, count] => (random_count(count)?, false),
+        [_, _, count, option] if is(option, "WITHVALUES") => (random_count(count)?, true),
         [_, _, count, ..] => {
-            integer(count)?;
+            random_count(count)?;
             return Err(Fail::Syntax);
         }
         _ => return Err(Fail::Syntax),
     };
-    if count < -i64::MAX / 2 || count > i64::MAX / 2 {
+    if with_values && count.unsigned_abs() > i64::MAX as u64 / 2 {
         return Err(Fail::OutOfRange);
     }
     let len = run
         .read::<Hash>(args[1])?
         .map_or(0, |hash| hash.fields().len());
-    let chosen = super::sets::choose(count, len, &mut run.random)?;
+    let chosen = choose(count, len, &mut run.random)?;
     let Some(hash) = run.read::<Hash>(args[1])? else {
         reply.array(0);
         return Ok(());

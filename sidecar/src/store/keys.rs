@@ -1,6 +1,6 @@
 //! Commands that do not care what a key holds.
 
-use super::argument::{is, parse_integer};
+use super::argument::{integer, is, parse_integer};
 use super::fail::Fail;
 use super::run::{Answer, Run};
 use super::value::Value;
@@ -73,7 +73,7 @@ pub(super) fn copy(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> 
         } else if is(option, "DB")
             && let Some(number) = rest.next()
         {
-            db = database(run, number, Fail::NotInteger)?;
+            db = database(run, number)?;
         } else {
             return Err(Fail::Syntax);
         }
@@ -101,10 +101,12 @@ pub(super) fn copy(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> 
     Ok(())
 }
 
-fn database(run: &Run<'_>, number: &[u8], not_a_number: Fail) -> Result<u32, Fail> {
-    let number = parse_integer(number)
-        .and_then(|n| i32::try_from(n).ok())
-        .ok_or(not_a_number)?;
+fn database(run: &Run<'_>, number: &[u8]) -> Result<u32, Fail> {
+    let number = i32::try_from(integer(number)?).map_err(|_| Fail::NotInt32)?;
+    in_range(run, number)
+}
+
+fn in_range(run: &Run<'_>, number: i32) -> Result<u32, Fail> {
     u32::try_from(number)
         .ok()
         .filter(|n| *n < run.call.databases)
@@ -112,7 +114,7 @@ fn database(run: &Run<'_>, number: &[u8], not_a_number: Fail) -> Result<u32, Fai
 }
 
 pub(super) fn move_key(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Answer {
-    let db = database(run, args[2], Fail::NotInteger)?;
+    let db = database(run, args[2])?;
     if db == run.call.db {
         return Err(Fail::Other("source and destination objects are the same"));
     }
@@ -125,8 +127,10 @@ pub(super) fn move_key(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>)
 }
 
 pub(super) fn swapdb(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Answer {
-    let first = database(run, args[1], Fail::Other("invalid first DB index"))?;
-    let second = database(run, args[2], Fail::Other("invalid second DB index"))?;
+    let number = |arg: &[u8]| parse_integer(arg).and_then(|n| i32::try_from(n).ok());
+    let first = number(args[1]).ok_or(Fail::Other("invalid first DB index"))?;
+    let second = number(args[2]).ok_or(Fail::Other("invalid second DB index"))?;
+    let (first, second) = (in_range(run, first)?, in_range(run, second)?);
     let (one, two) = (
         run.keys.databases.remove(&first),
         run.keys.databases.remove(&second),

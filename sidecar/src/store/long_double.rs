@@ -2,7 +2,8 @@
 //!
 //! Redis computes them in `long double` and prints 17 digits after the point, so 0.1 + 0.2 is
 //! 0.3 there; with 64-bit floats it would be 0.30000000000000004. Numbers with more than 27
-//! digits after the point or beyond 2^96 are rounded to 64-bit floats first.
+//! digits after the point or beyond 2^128 are rounded to 64-bit floats first; what no
+//! 64-bit float holds is refused as no float.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -158,9 +159,13 @@ impl LongDouble {
         }
     }
 
+    pub fn is_infinite(self) -> bool {
+        self.exponent == Self::INFINITY.exponent
+    }
+
     /// The sum; nothing when it overflows.
     pub fn plus(self, other: Self) -> Option<Self> {
-        if [self.exponent, other.exponent].contains(&Self::INFINITY.exponent) {
+        if self.is_infinite() || other.is_infinite() {
             return None;
         }
         if self.mantissa == 0 {

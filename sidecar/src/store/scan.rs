@@ -5,11 +5,11 @@
 
 use super::argument::{integer, is};
 use super::fail::Fail;
-use super::pattern::glob_match;
 use super::run::{Answer, Run};
 use super::table::Table;
 use super::value::{Hash, Set};
 use crate::resp::write::Reply;
+use policy::glob::glob_match;
 
 struct Options<'a> {
     count: usize,
@@ -49,7 +49,11 @@ impl<'a> Options<'a> {
     }
 }
 
+/// Nothing at all is a cursor of 0 for redis-server.
 fn cursor(arg: &[u8]) -> Result<usize, Fail> {
+    if arg.is_empty() {
+        return Ok(0);
+    }
     let text = std::str::from_utf8(arg).ok();
     text.and_then(|text| text.parse().ok())
         .ok_or(Fail::Other("invalid cursor"))

@@ -1,6 +1,6 @@
 //! Sets.
 
-use super::argument::{integer, is, parse_integer, positive};
+use super::argument::{integer, is, positive};
 use super::fail::Fail;
 use super::keyspace::NEVER;
 use super::random::Random;
@@ -98,11 +98,7 @@ pub(super) fn spop(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> 
 pub(super) fn srandmember(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Answer {
     let count = match args {
         [_, _] => None,
-        [_, _, count] => Some(
-            parse_integer(count)
-                .filter(|n| *n != i64::MIN)
-                .ok_or(Fail::OutOfRange)?,
-        ),
+        [_, _, count] => Some(random_count(count)?),
         _ => return Err(Fail::Syntax),
     };
     let len = size(run, args[1])?;
@@ -118,6 +114,14 @@ pub(super) fn srandmember(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'
             .for_each(|at| reply.bulk(set.members().at(*at).0));
     }
     Ok(())
+}
+
+/// How many random elements are wanted; negative counts allow repetition.
+pub(super) fn random_count(arg: &[u8]) -> Result<i64, Fail> {
+    match integer(arg)? {
+        i64::MIN => Err(Fail::NotSymmetric),
+        count => Ok(count),
+    }
 }
 
 /// Positions below `len`: distinct ones, or with a negative count so many with repetition.

@@ -144,8 +144,10 @@ pub(super) fn getex(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) ->
         None => options.persist.then_some(NEVER),
     };
     get(run, &args[..2], reply)?;
-    if let Some(deadline) = deadline {
-        run.set_deadline(key, deadline);
+    match deadline {
+        Some(deadline) if deadline <= run.now => drop(run.take(key)),
+        Some(deadline) => run.set_deadline(key, deadline),
+        None => {}
     }
     Ok(())
 }
