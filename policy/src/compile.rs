@@ -10,7 +10,7 @@ mod report;
 use std::{fmt, sync::Arc, time::Duration};
 
 pub use self::{
-    check::{PolicyError, PolicyErrors},
+    check::{Place, PolicyError, PolicyErrors},
     report::Report,
 };
 use crate::{

@@ -12,9 +12,9 @@ use crate::{compile::CompiledRule, config::CacheMode};
 /// one millisecond, the least that Redis accepts. More than 100 percent counts as 100.
 pub fn jittered(ttl: Duration, percent: u8, random: u32) -> Duration {
     let nanos = ttl.as_nanos();
-    // At most 2^94 × 100 here; the second product saturates before it could wrap.
+    // A duration is below 2^94 ns, so both products fit in 128 bits.
     let most = nanos * u128::from(percent.min(100)) / 100;
-    let cut = most.saturating_mul(u128::from(random)) >> 32;
+    let cut = (most * u128::from(random)) >> 32;
     let least = ttl.min(Duration::from_millis(1));
     nanos_to_duration(nanos - cut).max(least)
 }

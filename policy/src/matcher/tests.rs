@@ -85,6 +85,15 @@ fn a_thousand_rules_cost_as_many_steps_as_ten() {
 }
 
 #[test]
+fn a_branch_that_can_only_lose_is_not_walked() {
+    for rules in [["a:*", "{x}:b:c"], ["{x}:*", "a:b:c"]] {
+        let matcher = Matcher::compile(&patterns(&rules)).unwrap();
+        assert_eq!(visited(&matcher, b"a:b:c"), 2, "{rules:?}");
+        assert_eq!(matcher.find(b"a:b:c"), Some(RuleId(0)));
+    }
+}
+
+#[test]
 fn patterns_that_would_need_too_many_comparisons_are_refused() {
     // Each prefix of literals and captures is there, so a key of literals visits all 2^n nodes.
     let texts: Vec<String> = (0..512_u32)
