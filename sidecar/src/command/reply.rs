@@ -1,0 +1,699 @@
+//! Takes the key prefix off a reply, on the raw bytes of RESP2 and RESP3.
+//!
+//! Works on one complete frame. Values are skipped with a counter instead of recursion, so nesting
+//! costs nothing; what does not have the expected shape (an error, `+QUEUED`, null) is copied.
+
+use super::channel::{self, Channel};
+use super::prefix::{bulk, decimal};
+use super::{CommandId, CommandSpec, Prefix};
+
+/// What has to come off the reply to a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplyRewrite {
+    None,
+    /// KEYS: an array of keys.
+    KeyArray,
+    /// SCAN: a cursor and an array of keys.
+    ScanReply,
+    /// BLPOP, LMPOP ...: the key comes first.
+    FirstElement,
+    /// XREAD, XREADGROUP: entries by stream.
+    StreamNames,
+    /// RANDOMKEY.
+    SingleKey,
+    /// PUBSUB CHANNELS, PUBSUB NUMSUB: channel names, possibly with counts.
+    Channels,
+    /// SUBSCRIBE and relatives: the confirmations are messages.
+    Message,
+    /// Commands on stream groups: the error NOGROUP quotes the key.
+    GroupError,
+}
+
+impl ReplyRewrite {
+    /// What has to come off the reply to this command.
+    pub fn of(spec: &CommandSpec) -> ReplyRewrite {
+        use CommandId as Id;
+        match (spec.id(), spec.subcommand()) {
+            (Id::Keys, _) => ReplyRewrite::KeyArray,
+            (Id::Scan, _) => ReplyRewrite::ScanReply,
+            (Id::Randomkey, _) => ReplyRewrite::SingleKey,
+            (
+                Id::Blpop
+                | Id::Brpop
+                | Id::Bzpopmin
+                | Id::Bzpopmax
+                | Id::Lmpop
+                | Id::Blmpop
+                | Id::Zmpop
+                | Id::Bzmpop,
+                _,
+            ) => ReplyRewrite::FirstElement,
+            (Id::Xread | Id::Xreadgroup, _) => ReplyRewrite::StreamNames,
+            (Id::Xpending | Id::Xclaim | Id::Xautoclaim | Id::Xgroup | Id::Xinfo, _) => {
+                ReplyRewrite::GroupError
+            }
+            (Id::Pubsub, Some("channels" | "numsub")) => ReplyRewrite::Channels,
+            (Id::Subscribe | Id::Psubscribe | Id::Unsubscribe | Id::Punsubscribe, _) => {
+                ReplyRewrite::Message
+            }
+            _ => ReplyRewrite::None,
+        }
+    }
+}
+
+/// What became of the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stripped {
+    Written,
+    /// A notification about a key outside the prefix: nothing was written, nothing is to be sent.
+    Dropped,
+}
+
+/// The bytes are not one complete RESP frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed reply from the server")]
+pub struct Malformed;
+
+/// Appends one reply frame without the prefix to `out`; on an error `out` is as before.
+pub fn strip_reply(
+    rewrite: ReplyRewrite,
+    prefix: &Prefix,
+    frame: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<Stripped, Malformed> {
+    let before = out.len();
+    let result = strip_whole(rewrite, prefix, frame, out);
+    if result != Ok(Stripped::Written) {
+        out.truncate(before);
+    }
+    result
+}
+
+fn strip_whole(
+    rewrite: ReplyRewrite,
+    prefix: &Prefix,
+    frame: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<Stripped, Malformed> {
+    let mut reader = Reader {
+        bytes: frame,
+        at: 0,
+    };
+    let stripped = strip(rewrite, prefix, &mut reader, out)?;
+    if reader.at == frame.len() {
+        Ok(stripped)
+    } else {
+        Err(Malformed)
+    }
+}
+
+/// The same for the reply to EXEC, whose elements answer the queued commands in turn.
+pub fn strip_exec_reply(
+    queued: &[ReplyRewrite],
+    prefix: &Prefix,
+    frame: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), Malformed> {
+    let before = out.len();
+    let mut reader = Reader {
+        bytes: frame,
+        at: 0,
+    };
+    let result = strip_exec(queued, prefix, &mut reader, out);
+    let whole = reader.at == frame.len();
+    if result.is_err() || !whole {
+        out.truncate(before);
+        return Err(Malformed);
+    }
+    result
+}
+
+fn strip_exec(
+    queued: &[ReplyRewrite],
+    prefix: &Prefix,
+    reader: &mut Reader<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), Malformed> {
+    let Some(count) = reader.array(out)? else {
+        return Ok(());
+    };
+    header(b'*', count, out);
+    for index in 0..count {
+        let rewrite = queued.get(index).copied().unwrap_or(ReplyRewrite::None);
+        // Messages are no replies; a confirmation inside EXEC is stripped like any other.
+        strip(rewrite, prefix, reader, out)?;
+    }
+    Ok(())
+}
+
+/// Strips the next value.
+fn strip(
+    rewrite: ReplyRewrite,
+    prefix: &Prefix,
+    reader: &mut Reader<'_>,
+    out: &mut Vec<u8>,
+) -> Result<Stripped, Malformed> {
+    match rewrite {
+        ReplyRewrite::None => reader.copy(out)?,
+        ReplyRewrite::KeyArray => key_array(prefix, reader, out)?,
+        ReplyRewrite::ScanReply => {
+            if let Some(count) = reader.array(out)? {
+                header(b'*', count, out);
+                for index in 0..count {
+                    if index == 1 {
+                        key_array(prefix, reader, out)?;
+                    } else {
+                        reader.copy(out)?;
+                    }
+                }
+            }
+        }
+        ReplyRewrite::FirstElement => {
+            if let Some(count) = reader.array(out)? {
+                header(b'*', count, out);
+                for index in 0..count {
+                    if index == 0 {
+                        key(prefix, reader, out)?
+                    } else {
+                        reader.copy(out)?
+                    }
+                }
+            }
+        }
+        ReplyRewrite::StreamNames => streams(prefix, reader, out)?,
+        ReplyRewrite::SingleKey => key(prefix, reader, out)?,
+        ReplyRewrite::Channels => channels(prefix, reader, out)?,
+        ReplyRewrite::Message => return message(prefix, reader, out),
+        ReplyRewrite::GroupError => group_error(prefix, reader, out)?,
+    }
+    Ok(Stripped::Written)
+}
+
+/// A bulk string that is a key; anything else is copied.
+fn key(prefix: &Prefix, reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Malformed> {
+    let start = reader.at;
+    if let Some(text) = reader.bulk()?
+        && let Some(own) = text.strip_prefix(prefix.raw())
+    {
+        bulk(&[own], out);
+        return Ok(());
+    }
+    reader.at = start;
+    reader.copy(out)
+}
+
+/// An array of keys. Keys outside the prefix are left out: they are nobody's business here.
+fn key_array(prefix: &Prefix, reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Malformed> {
+    let Some(count) = reader.array(out)? else {
+        return Ok(());
+    };
+    let start = reader.at;
+    let mut own = 0;
+    for _ in 0..count {
+        match reader.bulk()? {
+            Some(text) => own += usize::from(text.starts_with(prefix.raw())),
+            None => reader.skip()?,
+        }
+    }
+    let end = reader.at;
+    header(b'*', own, out);
+    reader.at = start;
+    while reader.at < end {
+        match reader.bulk()? {
+            Some(text) => {
+                if let Some(own) = text.strip_prefix(prefix.raw()) {
+                    bulk(&[own], out);
+                }
+            }
+            None => reader.skip()?,
+        }
+    }
+    Ok(())
+}
+
+/// RESP2: `*n` of `*2 name entries`; RESP3: `%n` of name and entries.
+fn streams(prefix: &Prefix, reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Malformed> {
+    if reader.peek() == Some(b'%') {
+        let count = reader.length()?.ok_or(Malformed)?;
+        header(b'%', count, out);
+        for _ in 0..count {
+            key(prefix, reader, out)?;
+            reader.copy(out)?;
+        }
+        return Ok(());
+    }
+    if reader.peek() == Some(b'-') {
+        return group_error(prefix, reader, out);
+    }
+    let Some(count) = reader.array(out)? else {
+        return Ok(());
+    };
+    header(b'*', count, out);
+    for _ in 0..count {
+        strip(ReplyRewrite::FirstElement, prefix, reader, out)?;
+    }
+    Ok(())
+}
+
+/// Channel names, with subscriber counts or without.
+fn channels(prefix: &Prefix, reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Malformed> {
+    // NUMSUB is a flat array in both protocols; a map is copied with its header all the same.
+    let Some(count) = reader.array(out)? else {
+        return Ok(());
+    };
+    let start = reader.at;
+    let mut kept = 0;
+    for _ in 0..count {
+        kept += match reader.bulk()? {
+            Some(name) => usize::from(channel::take_off(prefix, name, false).is_some()),
+            None => {
+                reader.skip()?;
+                1
+            }
+        };
+    }
+    header(b'*', kept, out);
+    reader.at = start;
+    for _ in 0..count {
+        let at = reader.at;
+        match reader.bulk()? {
+            Some(name) => {
+                if let Some((head, rest)) = channel::take_off(prefix, name, false) {
+                    bulk(&[head, rest], out);
+                }
+            }
+            None => {
+                reader.at = at;
+                reader.copy(out)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `message channel payload`, `pmessage pattern channel payload`, `subscribe channel count` ...
+fn message(
+    prefix: &Prefix,
+    reader: &mut Reader<'_>,
+    out: &mut Vec<u8>,
+) -> Result<Stripped, Malformed> {
+    let Some(kind @ (b'*' | b'>')) = reader.peek() else {
+        reader.copy(out)?;
+        return Ok(Stripped::Written);
+    };
+    let Some(count) = reader.length()? else {
+        out.extend_from_slice(b"*-1\r\n");
+        return Ok(Stripped::Written);
+    };
+    header(kind, count, out);
+    if count == 0 {
+        return Ok(Stripped::Written);
+    }
+    let Some(what) = reader.bulk()? else {
+        for _ in 0..count {
+            reader.copy(out)?;
+        }
+        return Ok(Stripped::Written);
+    };
+    bulk(&[what], out);
+    // How many of the following are a pattern and a channel; the payload of a message comes last.
+    let (patterns, channels, payload) = match what {
+        b"message" => (0, 1, true),
+        b"pmessage" => (1, 1, true),
+        b"subscribe" | b"unsubscribe" => (0, 1, false),
+        b"psubscribe" | b"punsubscribe" => (1, 0, false),
+        _ => (0, 0, false),
+    };
+    let mut about_keys = false;
+    for index in 0..count - 1 {
+        let name = patterns + channels > index;
+        let start = reader.at;
+        let text = if name || (payload && about_keys) {
+            reader.bulk()?
+        } else {
+            None
+        };
+        let Some(text) = text else {
+            reader.at = start;
+            reader.copy(out)?;
+            continue;
+        };
+        if name {
+            let pattern = index < patterns;
+            // A confirmation or a pattern of our own is shown even if it is not under the prefix.
+            match channel::take_off(prefix, text, pattern) {
+                Some((head, rest)) => bulk(&[head, rest], out),
+                None if payload && !pattern => {
+                    return drop_message(count - 2 - index, reader);
+                }
+                None => bulk(&[text], out),
+            }
+            about_keys |= !pattern && channel::take_apart(text) == Channel::KeyEvent;
+        } else if let Some(own) = text.strip_prefix(prefix.raw()) {
+            bulk(&[own], out);
+        } else {
+            return drop_message(count - 2 - index, reader);
+        }
+    }
+    Ok(Stripped::Written)
+}
+
+fn drop_message(rest: usize, reader: &mut Reader<'_>) -> Result<Stripped, Malformed> {
+    for _ in 0..rest {
+        reader.skip()?;
+    }
+    Ok(Stripped::Dropped)
+}
+
+/// `-NOGROUP No such key 'prefix:key' or consumer group ...` quotes the key.
+fn group_error(
+    prefix: &Prefix,
+    reader: &mut Reader<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), Malformed> {
+    let start = reader.at;
+    reader.skip()?;
+    let frame = &reader.bytes[start..reader.at];
+    if frame.starts_with(b"-NOGROUP ") {
+        let quoted = [b"'", prefix.raw()].concat();
+        // `No such consumer group 'g' for key name 'k'` has the key second.
+        let marker = b"key name ".as_slice();
+        let from = find(frame, marker).map_or(0, |at| at + marker.len());
+        if let Some(at) = find(&frame[from..], &quoted) {
+            let at = from + at;
+            out.extend_from_slice(&frame[..=at]);
+            out.extend_from_slice(&frame[at + quoted.len()..]);
+            return Ok(());
+        }
+    }
+    out.extend_from_slice(frame);
+    Ok(())
+}
+
+fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+    text.windows(part.len()).position(|window| window == part)
+}
+
+fn header(kind: u8, count: usize, out: &mut Vec<u8>) {
+    out.push(kind);
+    decimal(count, out);
+}
+
+/// Reads RESP values from a complete frame.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    /// The rest of a line without its end; moves behind it.
+    fn line(&mut self) -> Result<&'a [u8], Malformed> {
+        let rest = self.bytes.get(self.at..).ok_or(Malformed)?;
+        let end = rest
+            .windows(2)
+            .position(|end| end == b"\r\n")
+            .ok_or(Malformed)?;
+        self.at += end + 2;
+        Ok(&rest[..end])
+    }
+
+    /// The length in a header line, none for -1; moves behind the line.
+    fn length(&mut self) -> Result<Option<usize>, Malformed> {
+        let line = self.line()?;
+        let digits = line.get(1..).ok_or(Malformed)?;
+        if digits == b"-1" {
+            return Ok(None);
+        }
+        let all_digits = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+        let text = std::str::from_utf8(digits).map_err(|_| Malformed)?;
+        let length = if all_digits { text.parse().ok() } else { None };
+        // Every element takes at least three bytes: a length beyond the frame is a lie.
+        length
+            .filter(|length| *length <= self.bytes.len())
+            .map(Some)
+            .ok_or(Malformed)
+    }
+
+    /// A bulk string's bytes, none (and no move) for anything else.
+    fn bulk(&mut self) -> Result<Option<&'a [u8]>, Malformed> {
+        if self.peek() != Some(b'$') {
+            return if self.peek().is_some() {
+                Ok(None)
+            } else {
+                Err(Malformed)
+            };
+        }
+        let start = self.at;
+        let Some(length) = self.length()? else {
+            self.at = start;
+            return Ok(None);
+        };
+        let end = self.at.checked_add(length).ok_or(Malformed)?;
+        let text = self.bytes.get(self.at..end).ok_or(Malformed)?;
+        if self.bytes.get(end..end + 2) != Some(b"\r\n") {
+            return Err(Malformed);
+        }
+        self.at = end + 2;
+        Ok(Some(text))
+    }
+
+    /// The count of an array; anything else is copied as it is.
+    fn array(&mut self, out: &mut Vec<u8>) -> Result<Option<usize>, Malformed> {
+        let start = self.at;
+        if self.peek() == Some(b'*')
+            && let Some(count) = self.length()?
+        {
+            return Ok(Some(count));
+        }
+        self.at = start;
+        self.copy(out)?;
+        Ok(None)
+    }
+
+    fn copy(&mut self, out: &mut Vec<u8>) -> Result<(), Malformed> {
+        let start = self.at;
+        self.skip()?;
+        out.extend_from_slice(&self.bytes[start..self.at]);
+        Ok(())
+    }
+
+    /// Moves behind the next value with all that is in it.
+    fn skip(&mut self) -> Result<(), Malformed> {
+        let mut open = 1_usize;
+        while open > 0 {
+            open -= 1;
+            let inner = match self.peek().ok_or(Malformed)? {
+                b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(' => {
+                    self.line()?;
+                    0
+                }
+                b'$' | b'=' | b'!' => {
+                    if let Some(length) = self.length()? {
+                        let end = self.at.checked_add(length).ok_or(Malformed)?;
+                        if self.bytes.get(end..end.saturating_add(2)) != Some(b"\r\n") {
+                            return Err(Malformed);
+                        }
+                        self.at = end + 2;
+                    }
+                    0
+                }
+                b'*' | b'~' | b'>' => self.length()?.unwrap_or(0),
+                b'%' => 2 * self.length()?.unwrap_or(0),
+                // An attribute comes before the value it belongs to.
+                b'|' => 2 * self.length()?.unwrap_or(0) + 1,
+                _ => return Err(Malformed),
+            };
+            open = open.checked_add(inner).ok_or(Malformed)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strip(rewrite: ReplyRewrite, frame: &str) -> Result<Option<String>, Malformed> {
+        let prefix = Prefix::new(b"p*:").expect("not empty");
+        let mut out = Vec::new();
+        let frame = frame.replace(' ', "\r\n");
+        Ok(
+            match strip_reply(rewrite, &prefix, frame.as_bytes(), &mut out)? {
+                Stripped::Written => {
+                    Some(String::from_utf8(out).expect("text").replace("\r\n", " "))
+                }
+                Stripped::Dropped => {
+                    assert!(out.is_empty());
+                    None
+                }
+            },
+        )
+    }
+
+    fn check(rewrite: ReplyRewrite, frame: &str, expected: &str) {
+        assert_eq!(
+            strip(rewrite, frame),
+            Ok(Some(expected.into())),
+            "{rewrite:?} {frame}"
+        );
+    }
+
+    #[test]
+    fn the_prefix_comes_off_replies_that_contain_keys() {
+        use ReplyRewrite as R;
+        check(R::KeyArray, "*2 $4 p*:a $4 p*:b ", "*2 $1 a $1 b ");
+        check(R::KeyArray, "*2 $4 p*:a $5 other ", "*1 $1 a ");
+        check(R::KeyArray, "*0 ", "*0 ");
+        check(R::ScanReply, "*2 $1 0 *1 $4 p*:a ", "*2 $1 0 *1 $1 a ");
+        check(R::FirstElement, "*2 $4 p*:a $4 p*:v ", "*2 $1 a $4 p*:v ");
+        check(
+            R::FirstElement,
+            "*2 $4 p*:a *1 *2 $1 m ,1.5 ",
+            "*2 $1 a *1 *2 $1 m ,1.5 ",
+        );
+        check(R::SingleKey, "$4 p*:a ", "$1 a ");
+        check(R::StreamNames, "*1 *2 $4 p*:s *0 ", "*1 *2 $1 s *0 ");
+        check(
+            R::StreamNames,
+            "%1 $4 p*:s *1 *2 $3 1-1 *0 ",
+            "%1 $1 s *1 *2 $3 1-1 *0 ",
+        );
+        check(
+            R::Channels,
+            "*2 $19 __keyspace@0__:p*:k $1 c ",
+            "*2 $16 __keyspace@0__:k $1 c ",
+        );
+    }
+
+    #[test]
+    fn replies_of_another_shape_are_left_alone() {
+        for rewrite in [
+            ReplyRewrite::None,
+            ReplyRewrite::KeyArray,
+            ReplyRewrite::ScanReply,
+            ReplyRewrite::FirstElement,
+            ReplyRewrite::StreamNames,
+            ReplyRewrite::SingleKey,
+            ReplyRewrite::Channels,
+            ReplyRewrite::Message,
+            ReplyRewrite::GroupError,
+        ] {
+            for frame in [
+                "+QUEUED ", "-ERR ", "$-1 ", "*-1 ", "_ ", ":5 ", "#t ", "*0 ",
+            ] {
+                check(rewrite, frame, frame);
+            }
+        }
+    }
+
+    #[test]
+    fn keyspace_notifications_lose_the_prefix_and_foreign_ones_are_dropped() {
+        use ReplyRewrite::Message as M;
+        check(
+            M,
+            ">3 $7 message $19 __keyspace@0__:p*:k $3 set ",
+            ">3 $7 message $16 __keyspace@0__:k $3 set ",
+        );
+        assert_eq!(
+            strip(M, "*3 $7 message $16 __keyspace@0__:k $3 set "),
+            Ok(None)
+        );
+        check(
+            M,
+            "*3 $7 message $18 __keyevent@0__:set $4 p*:k ",
+            "*3 $7 message $18 __keyevent@0__:set $1 k ",
+        );
+        assert_eq!(
+            strip(M, "*3 $7 message $18 __keyevent@0__:set $1 k "),
+            Ok(None)
+        );
+        check(
+            M,
+            "*3 $7 message $1 c $4 p*:k ",
+            "*3 $7 message $1 c $4 p*:k ",
+        );
+        check(M, "*3 $9 subscribe $1 c :1 ", "*3 $9 subscribe $1 c :1 ");
+        check(
+            M,
+            "*3 $11 unsubscribe $-1 :0 ",
+            "*3 $11 unsubscribe $-1 :0 ",
+        );
+        check(
+            M,
+            "*3 $8 smessage $1 c $4 p*:k ",
+            "*3 $8 smessage $1 c $4 p*:k ",
+        );
+    }
+
+    #[test]
+    fn the_error_about_a_missing_group_does_not_show_the_prefix() {
+        let prefix = Prefix::new(b"p:").expect("not empty");
+        for (rewrite, error, expected) in [
+            (
+                ReplyRewrite::StreamNames,
+                "-NOGROUP No such key 'p:k' or consumer group 'g' in XREADGROUP\r\n",
+                "-NOGROUP No such key 'k' or consumer group 'g' in XREADGROUP\r\n",
+            ),
+            (
+                ReplyRewrite::GroupError,
+                "-NOGROUP No such consumer group 'p:g' for key name 'p:k'\r\n",
+                "-NOGROUP No such consumer group 'p:g' for key name 'k'\r\n",
+            ),
+        ] {
+            let mut out = Vec::new();
+            let result = strip_reply(rewrite, &prefix, error.as_bytes(), &mut out);
+            assert_eq!(result, Ok(Stripped::Written));
+            assert_eq!(out, expected.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_transaction_is_stripped_command_by_command() {
+        let prefix = Prefix::new(b"p:").expect("not empty");
+        let queued = [
+            ReplyRewrite::None,
+            ReplyRewrite::KeyArray,
+            ReplyRewrite::FirstElement,
+        ];
+        let frame = b"*3\r\n$3\r\np:x\r\n*1\r\n$3\r\np:k\r\n*-1\r\n";
+        let mut out = Vec::new();
+        assert_eq!(strip_exec_reply(&queued, &prefix, frame, &mut out), Ok(()));
+        assert_eq!(out, b"*3\r\n$3\r\np:x\r\n*1\r\n$1\r\nk\r\n*-1\r\n");
+        for frame in [b"*-1\r\n".as_slice(), b"_\r\n", b"-EXECABORT x\r\n"] {
+            let mut out = Vec::new();
+            assert_eq!(strip_exec_reply(&queued, &prefix, frame, &mut out), Ok(()));
+            assert_eq!(out, frame);
+        }
+    }
+
+    #[test]
+    fn malformed_frames_are_errors_and_leave_the_output_alone() {
+        for frame in [
+            "",
+            "*",
+            "*1 ",
+            "*2 $1 a ",
+            "$5 ab ",
+            "*99999999999999999999 ",
+            "$18446744073709551615 a ",
+            "*1 $1 a extra ",
+            "?x ",
+            "*-2 ",
+            "%9223372036854775807 ",
+            "*1 *1 *1 ",
+        ] {
+            for rewrite in [
+                ReplyRewrite::None,
+                ReplyRewrite::KeyArray,
+                ReplyRewrite::StreamNames,
+                ReplyRewrite::Message,
+            ] {
+                assert_eq!(strip(rewrite, frame), Err(Malformed), "{rewrite:?} {frame}");
+            }
+        }
+    }
+}
