@@ -1,8 +1,10 @@
 //! The memory store against redis-server 7.0: random command sequences, replies byte for byte.
 //!
-//! `PANNIER_TEST_REDIS` names the server's binary; without it the one that `make test` unpacks is
-//! used. Compared otherwise: the order of members and fields (sorted), random choices (their
+//! `PANNIER_TEST_REDIS` names the server's binary, or `PANNIER_TEST_SERVERS` a folder that holds
+//! `redis-7.0/redis-server`; without them the one that `make test` unpacks is used. Compared otherwise: the order of members and fields (sorted), random choices (their
 //! shape), pages of scans (whole scans), remaining times (within a few seconds).
+
+#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 use sidecar::resp::{Proto, write};
 use sidecar::store::{Call, Done, Store};
@@ -113,6 +115,9 @@ impl Server {
     fn binary() -> PathBuf {
         if let Some(path) = std::env::var_os("PANNIER_TEST_REDIS") {
             return path.into();
+        }
+        if let Some(folder) = std::env::var_os("PANNIER_TEST_SERVERS") {
+            return PathBuf::from(folder).join("redis-7.0/redis-server");
         }
         let cache = std::env::var_os("PANNIER_CACHE").map_or_else(
             || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/pannier"),
@@ -437,6 +442,11 @@ impl Duel {
         usize::try_from(self.seed >> 33).unwrap() % bound
     }
 
+    /// From `-bound` to below `bound`.
+    fn around(&mut self, bound: i64) -> i64 {
+        i64::try_from(self.below(usize::try_from(bound * 2).unwrap())).unwrap() - bound
+    }
+
     fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
         from[self.below(from.len())]
     }
@@ -478,12 +488,12 @@ impl Duel {
             "v" => match self.below(12) {
                 0 => return vec![0, 255, b'\r', b'\n', 128],
                 1 => return vec![b'z'; self.below(200)],
-                2 | 3 => return (self.below(2000) as i64 - 1000).to_string().into_bytes(),
+                2 | 3 => return self.around(1000).to_string().into_bytes(),
                 _ => self.pick(VALUES),
             },
             "i" => match self.below(6) {
                 0 => self.pick(ODD_INTEGERS),
-                _ => return (self.below(12) as i64 - 6).to_string().into_bytes(),
+                _ => return self.around(6).to_string().into_bytes(),
             },
             // Never a very negative count: Redis would answer with so many elements.
             "cnt" => self.pick(&[

@@ -49,12 +49,12 @@ impl Unit {
 /// The deadline that an option of `SET`, `GETEX`, `SETEX` asks for; it must be positive.
 pub(super) fn deadline_for(run: &Run<'_>, value: &[u8], unit: Unit) -> Result<i64, Fail> {
     let value = integer(value)?;
-    let unix = if value > 0 {
+    let when = if value > 0 {
         unit.unix(run, value)
     } else {
         None
     };
-    unix.map(|unix| monotonic(run, unix))
+    when.map(|unix| monotonic(run, unix))
         .ok_or(Fail::ExpireTime(run.command))
 }
 
@@ -80,6 +80,10 @@ pub(super) fn pexpireat(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>
 
 /// `NX`, `XX`, `GT`, `LT`.
 #[derive(Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "four options that an app may combine"
+)]
 struct Conditions {
     nx: bool,
     xx: bool,
@@ -132,8 +136,8 @@ impl Conditions {
 fn expire_in(run: &mut Run<'_>, args: &[&[u8]], unit: Unit, reply: &mut Reply<'_>) -> Answer {
     let conditions = Conditions::parse(&args[3..])?;
     let when = integer(args[2])?;
-    let unix = unit.unix(run, when).ok_or(Fail::ExpireTime(run.command))?;
-    let deadline = monotonic(run, unix);
+    let when = unit.unix(run, when).ok_or(Fail::ExpireTime(run.command))?;
+    let deadline = monotonic(run, when);
     let applies = match run.object(args[1]) {
         Some(object) => conditions.allow(object.deadline, deadline),
         None => false,

@@ -3,7 +3,7 @@
 use super::argument::{integer, is, parse_integer};
 use super::fail::Fail;
 use super::long_double::LongDouble;
-use super::run::{Answer, Run};
+use super::run::{Answer, Run, count};
 use super::sets::{choose, random_count};
 use super::value::Hash;
 use crate::resp::write::Reply;
@@ -31,7 +31,7 @@ fn set_fields(run: &mut Run<'_>, args: &[&[u8]]) -> Result<i64, Fail> {
             .count()
     })?;
     run.wrote = true;
-    Ok(added as i64)
+    Ok(count(added))
 }
 
 pub(super) fn hsetnx(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Answer {
@@ -107,7 +107,7 @@ pub(super) fn hdel(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> 
     })?;
     let gone = gone.unwrap_or(0);
     run.wrote = gone > 0;
-    reply.integer(gone as i64);
+    reply.integer(count(gone));
     Ok(())
 }
 
@@ -115,7 +115,7 @@ pub(super) fn hlen(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> 
     let len = run
         .read::<Hash>(args[1])?
         .map_or(0, |hash| hash.fields().len());
-    reply.integer(len as i64);
+    reply.integer(count(len));
     Ok(())
 }
 
@@ -127,7 +127,7 @@ pub(super) fn hexists(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) 
 
 pub(super) fn hstrlen(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Answer {
     let len = field(run, args[1], args[2])?.map_or(0, <[u8]>::len);
-    reply.integer(len as i64);
+    reply.integer(count(len));
     Ok(())
 }
 

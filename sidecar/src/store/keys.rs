@@ -2,7 +2,7 @@
 
 use super::argument::{integer, is, parse_integer};
 use super::fail::Fail;
-use super::run::{Answer, Run};
+use super::run::{Answer, Run, count};
 use super::value::Value;
 use crate::resp::write::Reply;
 
@@ -11,14 +11,14 @@ pub(super) fn del(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> A
         .iter()
         .filter(|key| run.take(key).is_some())
         .count();
-    reply.integer(gone as i64);
+    reply.integer(count(gone));
     Ok(())
 }
 
 /// `EXISTS` and `TOUCH`: both count, and every lookup touches.
 pub(super) fn exists(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Answer {
     let found = args[1..].iter().filter(|key| run.exists(key)).count();
-    reply.integer(found as i64);
+    reply.integer(count(found));
     Ok(())
 }
 
@@ -163,7 +163,7 @@ pub(super) fn dbsize(run: &mut Run<'_>, _: &[&[u8]], reply: &mut Reply<'_>) -> A
         .databases
         .get(&run.call.db)
         .map_or(0, |database| database.table.len());
-    reply.integer(keys as i64);
+    reply.integer(count(keys));
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use super::argument::{integer, is, positive, range};
 use super::fail::Fail;
-use super::run::{Answer, Run};
+use super::run::{Answer, Run, count};
 use super::value::{CONTAINER_OVERHEAD, End, ITEM_OVERHEAD, KEY_OVERHEAD, List};
 use crate::resp::write::Reply;
 
@@ -24,12 +24,14 @@ pub(super) fn rpushx(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -
 
 fn push(run: &mut Run<'_>, args: &[&[u8]], end: End, reply: &mut Reply<'_>) -> Answer {
     let len = run.edit_or_create(args[1], |list: &mut List| {
-        args[2..].iter().for_each(|item| list.push(end, item));
+        for item in &args[2..] {
+            list.push(end, item);
+        }
         list.items().len()
     })?;
     run.wrote = true;
     run.ready.push((run.call.db, args[1].into()));
-    reply.integer(len as i64);
+    reply.integer(count(len));
     Ok(())
 }
 
@@ -72,7 +74,9 @@ fn pop(run: &mut Run<'_>, args: &[&[u8]], end: End, reply: &mut Reply<'_>) -> An
     if count.is_some() {
         reply.array(popped.len());
     }
-    popped.iter().for_each(|item| reply.bulk(item));
+    for item in &popped {
+        reply.bulk(item);
+    }
     Ok(())
 }
 
@@ -80,7 +84,7 @@ pub(super) fn llen(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> 
     let len = run
         .read::<List>(args[1])?
         .map_or(0, |list| list.items().len());
-    reply.integer(len as i64);
+    reply.integer(count(len));
     Ok(())
 }
 
@@ -92,7 +96,9 @@ pub(super) fn lrange(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -
     };
     let range = range(start, stop, list.items().len());
     reply.array(range.len());
-    list.items().range(range).for_each(|item| reply.bulk(item));
+    for item in list.items().range(range) {
+        reply.bulk(item);
+    }
     Ok(())
 }
 
@@ -139,7 +145,7 @@ pub(super) fn linsert(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) 
     let len = run.edit(args[1], |list: &mut List| {
         let pivot = list.items().iter().position(|item| **item == *args[3])?;
         list.insert(pivot + after, args[4]);
-        Some(list.items().len() as i64)
+        Some(count(list.items().len()))
     })?;
     run.wrote = matches!(len, Some(Some(_)));
     reply.integer(len.map_or(0, |found| found.unwrap_or(-1)));
@@ -147,11 +153,11 @@ pub(super) fn linsert(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) 
 }
 
 pub(super) fn lrem(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Answer {
-    let count = integer(args[2])?;
-    let most = if count == 0 {
+    let wanted = integer(args[2])?;
+    let most = if wanted == 0 {
         usize::MAX
     } else {
-        usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX)
+        usize::try_from(wanted.unsigned_abs()).unwrap_or(usize::MAX)
     };
     let gone = run.edit(args[1], |list: &mut List| {
         let all = list
@@ -161,7 +167,7 @@ pub(super) fn lrem(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> 
             .count();
         let remove = all.min(most);
         // Counted from the left; from the right end it is the last ones that go.
-        let skip = if count < 0 { all - remove } else { 0 };
+        let skip = if wanted < 0 { all - remove } else { 0 };
         let mut met = 0;
         list.retain(|_, item| {
             if *item != *args[3] {
@@ -174,7 +180,7 @@ pub(super) fn lrem(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> 
     })?;
     let gone = gone.unwrap_or(0);
     run.wrote = gone > 0;
-    reply.integer(gone as i64);
+    reply.integer(count(gone));
     Ok(())
 }
 
@@ -309,9 +315,11 @@ pub(super) fn lpos(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> 
     match (search.count, found.first()) {
         (Some(_), _) => {
             reply.array(found.len());
-            found.iter().for_each(|at| reply.integer(*at as i64));
+            for at in &found {
+                reply.integer(count(*at));
+            }
         }
-        (None, Some(at)) => reply.integer(*at as i64),
+        (None, Some(at)) => reply.integer(count(*at)),
         (None, None) => reply.null(),
     }
     Ok(())

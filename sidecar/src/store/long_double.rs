@@ -6,7 +6,7 @@
 //! 64-bit float holds is refused as no float.
 
 use std::cmp::Ordering;
-use std::fmt;
+use std::fmt::{self, Write};
 
 /// Digits after the point that Redis prints.
 const PRINTED: u32 = 17;
@@ -256,11 +256,10 @@ fn power_of_two_digits(mantissa: u64, shift: u32) -> String {
             chunks.push(carry);
         }
     }
-    let digits: String = chunks
-        .iter()
-        .rev()
-        .map(|chunk| format!("{chunk:09}"))
-        .collect();
+    let mut digits = String::new();
+    for chunk in chunks.iter().rev() {
+        write!(digits, "{chunk:09}").expect("a String takes everything");
+    }
     digits.trim_start_matches('0').to_owned()
 }
 

@@ -20,6 +20,11 @@ pub(super) struct Run<'a> {
     pub ready: Vec<(u32, Box<[u8]>)>,
 }
 
+/// A length as the integer of a reply.
+pub(super) fn count(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
+}
+
 /// The answer of a command whose reply is not an error.
 pub(super) type Answer = Result<(), Fail>;
 

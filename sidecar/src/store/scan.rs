@@ -100,7 +100,9 @@ pub(super) fn scan(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> 
         .filter(|key| options.accepts(key))
         .collect();
     begin(reply, next, found.len());
-    found.iter().for_each(|key| reply.bulk(key));
+    for key in found {
+        reply.bulk(key);
+    }
     Ok(())
 }
 
@@ -137,7 +139,9 @@ pub(super) fn sscan(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) ->
         .filter(|member| options.accepts(member))
         .collect();
     begin(reply, next, found.len());
-    found.iter().for_each(|member| reply.bulk(member));
+    for member in found {
+        reply.bulk(member);
+    }
     Ok(())
 }
 
@@ -155,6 +159,8 @@ pub(super) fn keys(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> 
         .filter(|key| glob_match(args[1], key))
         .collect();
     reply.array(found.len());
-    found.iter().for_each(|key| reply.bulk(key));
+    for key in found {
+        reply.bulk(key);
+    }
     Ok(())
 }

@@ -4,7 +4,7 @@ use super::argument::{integer, is, positive};
 use super::fail::Fail;
 use super::keyspace::NEVER;
 use super::random::Random;
-use super::run::{Answer, Run};
+use super::run::{Answer, Run, count};
 use super::value::{CONTAINER_OVERHEAD, KEY_OVERHEAD, MEMBER_OVERHEAD, Set, Value};
 use crate::resp::write::Reply;
 
@@ -16,7 +16,7 @@ pub(super) fn sadd(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> 
         args[2..].iter().filter(|member| set.add(member)).count()
     })?;
     run.wrote = added > 0;
-    reply.integer(added as i64);
+    reply.integer(count(added));
     Ok(())
 }
 
@@ -26,13 +26,15 @@ pub(super) fn srem(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> 
     })?;
     let gone = gone.unwrap_or(0);
     run.wrote = gone > 0;
-    reply.integer(gone as i64);
+    reply.integer(count(gone));
     Ok(())
 }
 
 fn answer_set<'a>(members: impl ExactSizeIterator<Item = &'a [u8]>, reply: &mut Reply<'_>) {
     reply.set(members.len());
-    members.for_each(|member| reply.bulk(member));
+    for member in members {
+        reply.bulk(member);
+    }
 }
 
 pub(super) fn smembers(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Answer {
@@ -64,7 +66,7 @@ pub(super) fn smismember(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_
 
 pub(super) fn scard(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Answer {
     let len = size(run, args[1])?;
-    reply.integer(len as i64);
+    reply.integer(count(len));
     Ok(())
 }
 
@@ -109,9 +111,9 @@ pub(super) fn srandmember(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'
         reply.null();
     }
     if let Some(set) = run.read::<Set>(args[1])? {
-        chosen
-            .iter()
-            .for_each(|at| reply.bulk(set.members().at(*at).0));
+        for at in chosen {
+            reply.bulk(set.members().at(at).0);
+        }
     }
     Ok(())
 }
@@ -191,13 +193,15 @@ fn combine(run: &mut Run<'_>, operation: Operation, keys: &[&[u8]]) -> Result<Se
     for (_, key) in keys.iter().enumerate().filter(|(at, _)| *at != start) {
         let other = run.read::<Set>(key)?;
         match (operation, other) {
-            (Operation::Union, Some(other)) => other.members().iter().for_each(|(member, ())| {
-                result.add(member);
-            }),
+            (Operation::Union, Some(other)) => {
+                for (member, ()) in other.members().iter() {
+                    result.add(member);
+                }
+            }
             (Operation::Difference, Some(other)) => {
-                other.members().iter().for_each(|(member, ())| {
+                for (member, ()) in other.members().iter() {
                     result.remove(member);
-                })
+                }
             }
             (Operation::Intersection, Some(other)) => {
                 let gone: Vec<Box<[u8]>> = result
@@ -241,7 +245,7 @@ fn store_combined(
     } else {
         run.put(args[1], Value::Set(Box::new(result)), NEVER)?;
     }
-    reply.integer(len as i64);
+    reply.integer(count(len));
     Ok(())
 }
 
@@ -293,6 +297,7 @@ pub(super) fn sintercard(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_
         options = rest;
     }
     let found = combine(run, Operation::Intersection, keys)?.members().len();
-    reply.integer(if limit == 0 { found } else { found.min(limit) } as i64);
+    let most = if limit == 0 { found } else { limit };
+    reply.integer(count(found.min(most)));
     Ok(())
 }

@@ -4,7 +4,7 @@ use super::argument::{integer, is};
 use super::deadlines::{Unit, deadline_for};
 use super::fail::Fail;
 use super::keyspace::NEVER;
-use super::run::{Answer, Run};
+use super::run::{Answer, Run, count};
 use super::value::{KEY_OVERHEAD, Value};
 use crate::resp::write::Reply;
 
@@ -18,6 +18,10 @@ pub(super) fn get(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> A
 
 /// The options of `SET` and `GETEX`.
 #[derive(Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "options that an app may combine"
+)]
 struct Options<'a> {
     nx: bool,
     xx: bool,
@@ -199,7 +203,7 @@ fn set_pairs(run: &mut Run<'_>, args: &[&[u8]]) -> Answer {
 
 pub(super) fn strlen(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Answer {
     let len = run.string(args[1])?.map_or(0, <[u8]>::len);
-    reply.integer(len as i64);
+    reply.integer(count(len));
     Ok(())
 }
 
@@ -229,11 +233,11 @@ pub(super) fn append(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -
     let (key, tail) = (args[1], args[2]);
     let Some(len) = run.string(key)?.map(<[u8]>::len) else {
         run.put_string(key, tail, NEVER)?;
-        reply.integer(tail.len() as i64);
+        reply.integer(count(tail.len()));
         return Ok(());
     };
     let total = write_at(run, key, len, tail)?;
-    reply.integer(total as i64);
+    reply.integer(count(total));
     Ok(())
 }
 
@@ -247,7 +251,7 @@ pub(super) fn setrange(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>)
     } else {
         write_at(run, key, offset, part)?
     };
-    reply.integer(total as i64);
+    reply.integer(count(total));
     Ok(())
 }
 

@@ -110,16 +110,12 @@ impl Hash {
 
     /// Whether the field is new.
     pub fn set(&mut self, field: &[u8], value: &[u8]) -> bool {
-        match self.fields.insert(field, value.into()) {
-            Some(old) => {
-                self.bytes = self.bytes - old.len() + value.len();
-                false
-            }
-            None => {
-                self.bytes += FIELD_OVERHEAD + field.len() + value.len();
-                true
-            }
+        if let Some(old) = self.fields.insert(field, value.into()) {
+            self.bytes = self.bytes - old.len() + value.len();
+            return false;
         }
+        self.bytes += FIELD_OVERHEAD + field.len() + value.len();
+        true
     }
 
     pub fn remove(&mut self, field: &[u8]) -> bool {
