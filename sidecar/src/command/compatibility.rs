@@ -98,7 +98,7 @@ fn answered_without_server(spec: &CommandSpec) -> bool {
 fn treatment(spec: &CommandSpec) -> &'static str {
     match plain_class(spec, Allowed::default()) {
         Class::Local(Local::Info) => "sidecar, with the server's text",
-        Class::Local(Local::Client) if unsupported_client(spec) => "refused: unknown subcommand",
+        Class::Local(Local::Client) if unsupported_client(spec) => "refused",
         Class::Local(Local::Cluster) => "sidecar: cluster support is disabled",
         Class::Local(_) => "sidecar",
         Class::Refused(Refused::Dangerous) => "refused unless allowed",

@@ -367,3 +367,73 @@ fn parse_key_spec(text: &'static str) -> Option<KeySpec> {
     let flags = parts.next()?.split(',').collect::<KeyFlags>();
     Some(KeySpec { begin, find, flags })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_has_an_id_and_is_found_in_any_case() {
+        let table = CommandTable::builtin();
+        for spec in table.iter() {
+            assert_ne!(spec.id(), CommandId::Other, "{}", spec.name());
+            let upper = spec.name().to_ascii_uppercase();
+            let found = table
+                .by_full_name(upper.as_bytes())
+                .expect("found in upper case");
+            assert_eq!(found.name(), spec.name());
+        }
+        assert_eq!(table.commands().count(), CommandId::ALL.len());
+        assert!(CommandId::ALL.is_sorted_by(|a, b| a.0 < b.0));
+        assert!(table.lookup(b"").is_none());
+        assert!(table.lookup(&[b'x'; 1000]).is_none());
+    }
+
+    #[test]
+    fn words_are_resolved_to_commands_and_subcommands() {
+        let table = CommandTable::builtin();
+        let name = |args: &[&[u8]]| match table.resolve(args) {
+            Resolved::Command(spec) => spec.name().to_owned(),
+            Resolved::UnknownSubcommand(spec) => format!("{}?", spec.name()),
+            Resolved::Unknown => "?".to_owned(),
+        };
+        assert_eq!(name(&[b"GeT", b"k"]), "get");
+        assert_eq!(name(&[b"CONFIG", b"GET", b"x"]), "config|get");
+        assert_eq!(name(&[b"CONFIG"]), "config");
+        assert_eq!(name(&[b"CONFIG", b"GE"]), "config?");
+        assert_eq!(name(&[b"NOPE"]), "?");
+        assert_eq!(name(&[]), "?");
+    }
+
+    #[test]
+    fn a_servers_own_commands_are_added_and_its_view_of_known_ones_counts() {
+        let mut table = CommandTable::builtin();
+        let sub = ServerCommand {
+            name: "NEW|SUB".into(),
+            arity: -3,
+            ..Default::default()
+        };
+        let added = table.merge_server([
+            ServerCommand {
+                name: "NEW".into(),
+                arity: -2,
+                flags: vec!["write".into()],
+                subcommands: vec![sub],
+                ..Default::default()
+            },
+            ServerCommand {
+                name: "get".into(),
+                arity: -2,
+                ..Default::default()
+            },
+            ServerCommand::default(),
+        ]);
+        assert_eq!(added, 2);
+        let Resolved::Command(spec) = table.resolve(&[b"new", b"Sub", b"k"]) else {
+            panic!("the subcommand is not found")
+        };
+        assert_eq!((spec.name(), spec.id()), ("new|sub", CommandId::Other));
+        let get = table.lookup(b"get").expect("still there");
+        assert_eq!((get.arity(), get.single_key()), (-2, Some(1)));
+    }
+}
