@@ -262,6 +262,25 @@ impl Sidecar {
             .json()
     }
 
+    /// Reads that the local tier has answered so far.
+    pub fn hits(&self) -> f64 {
+        self.metric("pannier_cache_requests_total", "result=\"hit\"")
+    }
+
+    /// Whether a read of `key` is answered by the local tier now.
+    pub fn is_hit(&self, wire: &mut Wire, command: &str) -> bool {
+        let before = self.hits();
+        wire.run(command);
+        self.hits() > before
+    }
+
+    /// Reads until the local tier answers.
+    pub fn until_hit(&self, wire: &mut Wire, command: &str) {
+        wait::until_true(&format!("{command} is answered locally"), || {
+            self.is_hit(wire, command)
+        });
+    }
+
     /// Waits until the upstream is connected.
     pub fn until_connected(&self) {
         wait::until_true("the sidecar is connected to Redis", || {
