@@ -247,10 +247,81 @@ fn operation() -> impl Strategy<Value = String> {
     })
 }
 
+#[test]
+fn it_may_be_shared_behind_a_lock() {
+    fn may_be_sent<T: Send>(_: &T) {}
+    may_be_sent(&Store::new(1));
+}
+
+fn any_argument() -> impl Strategy<Value = Vec<u8>> {
+    let numbers = prop::sample::select(vec![
+        i64::MIN,
+        i64::MIN + 1,
+        -1,
+        0,
+        1,
+        2,
+        1 << 31,
+        i64::MAX - 1,
+        i64::MAX,
+    ]);
+    let words = prop::sample::select(vec![
+        "k1",
+        "k1",
+        "k2",
+        "EX",
+        "COUNT",
+        "LEFT",
+        "MATCH",
+        "*",
+        "WITHVALUES",
+        "BIT",
+        "1e300",
+    ]);
+    prop_oneof![
+        numbers.prop_map(|n| n.to_string().into_bytes()),
+        words.prop_map(|word| word.as_bytes().to_vec()),
+        prop::collection::vec(any::<u8>(), 0..4),
+    ]
+}
+
+/// How long the reply at the start of `bytes` is.
+fn reply_len(bytes: &[u8]) -> usize {
+    let line = bytes
+        .windows(2)
+        .position(|pair| pair == b"\r\n")
+        .expect("a reply has a first line");
+    let number = || {
+        std::str::from_utf8(&bytes[1..line])
+            .unwrap()
+            .parse::<usize>()
+            .unwrap_or(0)
+    };
+    match bytes[0] {
+        b'$' if bytes[1] != b'-' => line + 4 + number(),
+        b'*' => (0..number()).fold(line + 2, |end, _| end + reply_len(&bytes[end..])),
+        _ => line + 2,
+    }
+}
+
 proptest! {
     #[test]
+    fn whatever_the_arguments_are_there_is_exactly_one_reply(
+        calls in prop::collection::vec((0..Store::COMMANDS.len(), prop::collection::vec(any_argument(), 0..7)), 1..60),
+    ) {
+        let mut bench = Bench::new(50_000);
+        for (command, args) in calls {
+            let mut whole = vec![Store::COMMANDS[command].as_bytes()];
+            whole.extend(args.iter().map(Vec::as_slice));
+            let mut out = Vec::new();
+            bench.store.execute(&bench.call, &whole, &mut Reply::new(&mut out, Proto::Resp2));
+            prop_assert_eq!(reply_len(&out), out.len(), "{:?}", whole);
+        }
+    }
+
+    #[test]
     fn the_books_agree_with_the_keys_and_the_limit_holds(
-        limit in 600_u64..20_000,
+        limit in 900_u64..20_000,
         operations in prop::collection::vec(operation(), 1..300),
     ) {
         let mut bench = Bench::new(limit);

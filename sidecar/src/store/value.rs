@@ -4,7 +4,9 @@
 //!
 //! The fixed parts are what 64-bit allocation costs: the slot in its vector with a quarter of
 //! slack, its share of the index, and 16 bytes for each allocation. They are meant to be a little
-//! too high rather than too low, because they are what keeps the limit honest (P9).
+//! too high rather than too low, because they are what keeps the limit honest (P9): 400,000 keys, fields, members or
+//! items measured 0.76 to 0.97 of what they count as. Not counted: a vector that grows is
+//! copied, so for a moment the slots of the largest table exist twice.
 
 use super::table::Table;
 use std::collections::VecDeque;
@@ -12,13 +14,13 @@ use std::collections::VecDeque;
 /// A key, beside the bytes of its name and its value.
 pub const KEY_OVERHEAD: usize = 144;
 /// A hash, set or list, beside its elements.
-pub const CONTAINER_OVERHEAD: usize = 96;
+pub const CONTAINER_OVERHEAD: usize = 128;
 /// A field with its value, beside their bytes.
-pub const FIELD_OVERHEAD: usize = 96;
+pub const FIELD_OVERHEAD: usize = 112;
 /// A member of a set, beside its bytes.
-pub const MEMBER_OVERHEAD: usize = 64;
+pub const MEMBER_OVERHEAD: usize = 72;
 /// An element of a list, beside its bytes.
-pub const ITEM_OVERHEAD: usize = 40;
+pub const ITEM_OVERHEAD: usize = 48;
 
 /// The value of a key.
 #[derive(Clone)]
