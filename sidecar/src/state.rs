@@ -68,6 +68,8 @@ pub struct ReloadState {
     pub refused: u64,
     /// Why the last one was refused; cleared by the next that takes effect.
     pub error: Option<String>,
+    /// Fields that changed in the files and keep their old value until a restart.
+    pub needs_restart: Vec<&'static str>,
 }
 
 /// What is known about the Redis behind us.
