@@ -3,6 +3,8 @@
 //! `PANNIER_TEST_SERVERS` names a folder that holds `redis-7.0/redis-server`,
 //! `redis-8.0/redis-server` and `valkey-8/valkey-server`.
 
+#![expect(clippy::panic, reason = "a test says what is wrong by panicking")]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -247,7 +249,11 @@ impl Server {
 
     fn commands(&self) -> Vec<ServerCommand> {
         let reply = self.connect().ask(b"*1\r\n$7\r\nCOMMAND\r\n");
-        read(&mut reply.as_slice()).list().iter().map(command).collect()
+        read(&mut reply.as_slice())
+            .list()
+            .iter()
+            .map(command)
+            .collect()
     }
 
     fn connect(&self) -> Connection {

@@ -258,9 +258,15 @@ pub fn effect(spec: &CommandSpec, args: &[&[u8]], found: &mut KeyPositions) -> E
     use CommandId as Id;
     let known = keys(spec, args, found);
     match spec.id {
-        Id::Flushall | Id::Flushdb | Id::Swapdb | Id::Debug => Effect::Everything,
-        // These make the server load another data set.
-        Id::Replicaof | Id::Slaveof | Id::Failover | Id::Shutdown => Effect::Everything,
+        // REPLICAOF and its kind make the server load another data set.
+        Id::Flushall
+        | Id::Flushdb
+        | Id::Swapdb
+        | Id::Debug
+        | Id::Replicaof
+        | Id::Slaveof
+        | Id::Failover
+        | Id::Shutdown => Effect::Everything,
         // A script that declares no key may still change some.
         Id::Eval | Id::Evalsha | Id::Fcall if found.is_empty() => Effect::Everything,
         // Keeps the computed count in the value itself, although it is called a read.

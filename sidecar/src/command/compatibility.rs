@@ -92,7 +92,7 @@ fn plain_class(spec: &CommandSpec, allowed: Allowed) -> Class {
 }
 
 fn answered_without_server(spec: &CommandSpec) -> bool {
-    matches!(plain_class(spec, Allowed::default()), Class::Local(_))
+    matches!(plain_class(spec, Allowed::default()), Class::Local(_)) && !unsupported_client(spec)
 }
 
 fn treatment(spec: &CommandSpec) -> &'static str {
@@ -134,7 +134,7 @@ fn treatment(spec: &CommandSpec) -> &'static str {
 
 /// Would put the state of one client on a connection shared by many.
 fn unsupported_client(spec: &CommandSpec) -> bool {
-    matches!(spec.subcommand(), Some("tracking" | "caching"))
+    spec.id() == CommandId::Client && matches!(spec.subcommand(), Some("tracking" | "caching"))
 }
 
 fn under_prefix(spec: &CommandSpec) -> String {

@@ -50,9 +50,9 @@ fn row(table: &CommandTable, spec: &CommandSpec, reply: &mut impl CommandReply) 
     reply.set(flags.clone().count());
     flags.for_each(|flag| reply.simple(flag));
     let (first, last, step) = spec.legacy;
-    [first, last, step]
-        .iter()
-        .for_each(|number| reply.integer(i64::from(*number)));
+    for number in [first, last, step] {
+        reply.integer(i64::from(number));
+    }
     let categories = listed(&spec.documentation.categories);
     reply.set(categories.clone().count());
     categories.for_each(|category| reply.simple(&format!("@{category}")));
@@ -267,7 +267,9 @@ pub fn write_help(reply: &mut impl CommandReply) {
         "    Prints this help.",
     ];
     reply.array(LINES.len());
-    LINES.iter().for_each(|line| reply.simple(line));
+    for line in LINES {
+        reply.simple(line);
+    }
 }
 
 fn listed(text: &str) -> impl Iterator<Item = &str> + Clone {

@@ -8,7 +8,7 @@ macro_rules! ids {
         /// A command of the built-in table.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum CommandId {
-            $(#[doc = $name] $variant,)*
+            $(#[doc = concat!("`", $name, "`")] $variant,)*
             /// Known only to the server.
             Other,
         }

@@ -75,9 +75,9 @@ pub fn apply_prefix(
         CommandId::Scan if args.len() > 1 => scan(prefix, args, out),
         CommandId::Keys => rewritten(args, out, |index, arg, out| {
             if index == 1 {
-                bulk(&[prefix.escaped(), arg], out)
+                bulk(&[prefix.escaped(), arg], out);
             } else {
-                bulk(&[arg], out)
+                bulk(&[arg], out);
             }
         }),
         CommandId::Dbsize if args.len() == 1 => {
@@ -132,9 +132,9 @@ fn keyed(prefix: &Prefix, args: &[&[u8]], found: &KeyPositions, out: &mut Vec<u8
                 .iter()
                 .any(|pattern| *pattern as usize == index);
         if is_key {
-            bulk(&[prefix.raw(), arg], out)
+            bulk(&[prefix.raw(), arg], out);
         } else {
-            bulk(&[arg], out)
+            bulk(&[arg], out);
         }
     });
 }
@@ -215,7 +215,7 @@ pub(super) fn decimal(number: usize, out: &mut Vec<u8>) {
     let mut rest = number;
     loop {
         at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
+        digits[at] = b"0123456789"[rest % 10];
         rest /= 10;
         if rest == 0 {
             break;

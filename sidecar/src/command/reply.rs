@@ -173,9 +173,9 @@ fn strip(
                 header(b'*', count, out);
                 for index in 0..count {
                     if index == 0 {
-                        key(prefix, reader, out)?
+                        key(prefix, reader, out)?;
                     } else {
-                        reader.copy(out)?
+                        reader.copy(out)?;
                     }
                 }
             }
@@ -264,28 +264,22 @@ fn channels(prefix: &Prefix, reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Resu
     let start = reader.at;
     let mut kept = 0;
     for _ in 0..count {
-        kept += match reader.bulk()? {
-            Some(name) => usize::from(channel::take_off(prefix, name, false).is_some()),
-            None => {
-                reader.skip()?;
-                1
-            }
-        };
+        if let Some(name) = reader.bulk()? {
+            kept += usize::from(channel::take_off(prefix, name, false).is_some());
+        } else {
+            reader.skip()?;
+            kept += 1;
+        }
     }
     header(b'*', kept, out);
     reader.at = start;
     for _ in 0..count {
-        let at = reader.at;
-        match reader.bulk()? {
-            Some(name) => {
-                if let Some((head, rest)) = channel::take_off(prefix, name, false) {
-                    bulk(&[head, rest], out);
-                }
+        if let Some(name) = reader.bulk()? {
+            if let Some((head, rest)) = channel::take_off(prefix, name, false) {
+                bulk(&[head, rest], out);
             }
-            None => {
-                reader.at = at;
-                reader.copy(out)?;
-            }
+        } else {
+            reader.copy(out)?;
         }
     }
     Ok(())
