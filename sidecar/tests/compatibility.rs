@@ -1,7 +1,8 @@
 //! The command table against real servers, and the page written from it.
 //!
-//! `PANNIER_TEST_SERVERS` names a folder that holds `redis-7.0/redis-server`,
-//! `redis-8.0/redis-server` and `valkey-8/valkey-server`.
+//! The servers are those that `make test` unpacks into the cache folder, or those in the folder that
+//! `PANNIER_TEST_SERVERS` names (`redis-7.0`, `valkey-8`). The table also knows redis 8.0; it is
+//! compared with that one where the folder has a `redis-8.0`.
 
 #![expect(clippy::panic, reason = "a test says what is wrong by panicking")]
 
@@ -12,18 +13,49 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use sidecar::command::{
-    BeginSearch, CommandTable, FindKeys, KeyFlags, KeyPositions, Prefix, Resolved, ServerCommand,
-    ServerKeySpec, apply_prefix, compatibility_page, strip_reply,
+    BeginSearch, CommandSpec, CommandTable, FindKeys, KeyFlags, KeyPositions, Prefix, Resolved,
+    ServerCommand, ServerKeySpec, apply_prefix, compatibility_page, strip_reply,
 };
 
 /// The commands that work without a server, beside those that the sidecar answers anyway.
 const MEMORY_MODE: &[&str] = &[];
 
+/// Of these, redis 8.0 may be missing.
 const SERVERS: [(&str, &str); 3] = [
     ("redis-7.0", "redis-server"),
-    ("redis-8.0", "redis-server"),
     ("valkey-8", "valkey-server"),
+    ("redis-8.0", "redis-server"),
 ];
+
+/// The program of a server; none for redis 8.0 where it is not there.
+fn program(version: &str, name: &str) -> Option<PathBuf> {
+    let cache = || {
+        let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
+        let cache = std::env::var_os("PANNIER_CACHE");
+        cache
+            .map_or_else(|| home().join(".cache/pannier"), PathBuf::from)
+            .join("servers")
+    };
+    let servers = std::env::var_os("PANNIER_TEST_SERVERS").map_or_else(cache, PathBuf::from);
+    let folder = servers.join(version);
+    let found = [folder.join(name), folder.join("bin").join(name)]
+        .into_iter()
+        .find(|p| p.exists());
+    assert!(
+        found.is_some() || version == "redis-8.0",
+        "no {name} in {}; `make test` unpacks one there, or set PANNIER_TEST_SERVERS to a folder that has it",
+        folder.display()
+    );
+    found
+}
+
+/// Starts the servers, those that are there, one after the other.
+fn servers() -> impl Iterator<Item = (&'static str, Server)> {
+    SERVERS.iter().filter_map(|(version, name)| {
+        let program = program(version, name)?;
+        Some((*version, Server::start(version, &program)))
+    })
+}
 
 #[test]
 fn the_page_about_compatibility_is_fresh() {
@@ -61,8 +93,8 @@ fn every_command_of_the_table_has_a_row() {
 fn the_built_in_table_is_that_of_the_servers() {
     let builtin = CommandTable::builtin();
     let mut claimed: BTreeMap<String, KeySpecs> = BTreeMap::new();
-    for (folder, binary) in SERVERS {
-        let rows = Server::start(folder, binary).commands();
+    for (folder, server) in servers() {
+        let rows = server.commands();
         assert!(
             rows.len() > 200,
             "{folder} has only {} commands",
@@ -110,10 +142,9 @@ fn the_built_in_table_is_that_of_the_servers() {
             claimed.insert(row.name.to_ascii_lowercase(), specs);
         }
     }
-    for spec in builtin
-        .iter()
-        .filter(|spec| !spec.name().starts_with("pannier."))
-    {
+    let have_all = program("redis-8.0", "redis-server").is_some();
+    let own = |spec: &&CommandSpec| spec.name().starts_with("pannier.");
+    for spec in builtin.iter().filter(|spec| have_all && !own(spec)) {
         assert!(
             claimed.contains_key(spec.name()),
             "no server has {}",
@@ -126,9 +157,9 @@ type KeySpecs = Vec<(BeginSearch, FindKeys, bool)>;
 
 #[test]
 fn merging_a_servers_own_table_adds_nothing_to_the_built_in_one() {
-    for (folder, binary) in SERVERS {
+    for (folder, server) in servers() {
         let mut table = CommandTable::builtin();
-        let rows = Server::start(folder, binary).commands();
+        let rows = server.commands();
         assert_eq!(table.merge_server(rows), 0, "{folder}");
     }
 }
@@ -136,8 +167,7 @@ fn merging_a_servers_own_table_adds_nothing_to_the_built_in_one() {
 /// S2.1: an app under a prefix sees its own keys only, under their short names.
 #[test]
 fn an_app_under_a_prefix_sees_only_its_own_keys() {
-    for (folder, binary) in SERVERS {
-        let server = Server::start(folder, binary);
+    for (folder, server) in servers() {
         let mut connection = server.connect();
         // The prefix is a glob pattern that would match the foreign keys as well.
         for index in 0..300 {
@@ -211,12 +241,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(version: &str, binary: &str) -> Server {
-        let servers = std::env::var_os("PANNIER_TEST_SERVERS").expect(
-            "PANNIER_TEST_SERVERS must name a folder with redis-7.0/redis-server, \
-             redis-8.0/redis-server and valkey-8/valkey-server; `make test` unpacks them there",
-        );
-        let binary = Path::new(&servers).join(version).join(binary);
+    fn start(version: &str, binary: &Path) -> Server {
         let thread = format!("{:?}", std::thread::current().id());
         let digits: String = thread.chars().filter(char::is_ascii_digit).collect();
         let folder = std::env::temp_dir().join(format!(
@@ -224,7 +249,7 @@ impl Server {
             std::process::id()
         ));
         std::fs::create_dir_all(&folder).expect("a temporary folder can be made");
-        let process = Command::new(&binary)
+        let process = Command::new(binary)
             .args(["--port", "0", "--save", "", "--unixsocket"])
             .arg(folder.join("s"))
             .arg("--dir")

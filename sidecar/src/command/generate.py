@@ -3,8 +3,7 @@
 
     python3 sidecar/src/command/generate.py FOLDER > sidecar/src/command/table.txt
 
-FOLDER holds redis-7.0/redis-server, redis-8.0/redis-server and valkey-8/valkey-server (see
-docs/compatibility.md). Each is started on a UNIX socket of its own, asked, and stopped.
+FOLDER holds redis-7.0/redis-server, redis-8.0/redis-server and valkey-8/valkey-server. Each is started on a UNIX socket of its own, asked, and stopped.
 The union is written; where servers differ, the first column says who knows the command, and the
 row is that of the last server in SERVERS that knows it.
 """
