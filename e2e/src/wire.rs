@@ -294,8 +294,22 @@ impl Value {
 
 impl PartialEq<&str> for Value {
     fn eq(&self, other: &&str) -> bool {
-        self.to_string() == *other
+        self.to_string().as_str() == *other
     }
+}
+
+/// Bytes as text; what cannot be shown is escaped.
+fn shown(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for byte in bytes {
+        match byte {
+            b' '..=b'~' => text.push(char::from(*byte)),
+            b'\r' => text.push_str("\\r"),
+            b'\n' => text.push_str("\\n"),
+            other => text.extend(["\\x".to_owned(), format!("{other:02x}")]),
+        }
+    }
+    text
 }
 
 /// With the kind of encoding, strings as text.
@@ -319,7 +333,7 @@ impl fmt::Debug for Value {
             Self::Set(items) => return write!(out, "Set{items:?}"),
             Self::Push(items) => return write!(out, "Push{items:?}"),
         };
-        write!(out, "{name}({})", bytes.escape_ascii())
+        write!(out, "{name}({})", shown(bytes))
     }
 }
 
@@ -338,15 +352,15 @@ impl fmt::Display for Value {
         };
         match self {
             Self::Simple(bytes) | Self::Bulk(bytes) | Self::Verbatim(bytes) => {
-                write!(out, "{}", bytes.escape_ascii())
+                write!(out, "{}", shown(bytes))
             }
             Self::Error(bytes) | Self::BlobError(bytes) => {
-                write!(out, "-{}", bytes.escape_ascii())
+                write!(out, "-{}", shown(bytes))
             }
             Self::Integer(digits)
             | Self::Double(digits)
             | Self::Bool(digits)
-            | Self::BigNumber(digits) => write!(out, "{}", digits.escape_ascii()),
+            | Self::BigNumber(digits) => write!(out, "{}", shown(digits)),
             Self::NullBulk | Self::NullArray | Self::Null => out.write_str("(nil)"),
             Self::Array(items) => list(out, "[", items, "]"),
             Self::Map(items) => list(out, "{", items, "}"),

@@ -2,6 +2,11 @@
 //! node-redis, redis-py and redis-cli, in front of Redis and Valkey and in memory mode.
 //!
 //! Each scenario also runs directly against a plain server, which shows that the scenario is right.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that meets the unexpected fails"
+)]
 
 use std::{net::SocketAddr, process::Command, time::Duration};
 
@@ -46,16 +51,25 @@ fn run(command: &mut Command) {
 }
 
 fn backend_name(backend: Backend) -> &'static str {
-    if backend == Backend::Redis { "redis" } else { "memory" }
+    if backend == Backend::Redis {
+        "redis"
+    } else {
+        "memory"
+    }
 }
 
 fn with_node(client: &str, protocols: &[&str]) {
-    let Some(folder) = available(client, clients::node()) else { return };
+    let Some(folder) = available(client, clients::node()) else {
+        return;
+    };
     everywhere(|address, backend| {
         for protocol in protocols {
-            run(Command::new("node")
-                .arg(folder.join("scenario.js"))
-                .args([client, &address.port().to_string(), protocol, backend_name(backend)]));
+            run(Command::new("node").arg(folder.join("scenario.js")).args([
+                client,
+                &address.port().to_string(),
+                protocol,
+                backend_name(backend),
+            ]));
         }
     });
 }
@@ -72,7 +86,9 @@ fn node_redis_works_unchanged_over_both_protocols() {
 
 #[test]
 fn redis_py_works_unchanged_over_both_protocols() {
-    let Some((python, scripts)) = available("redis-py", clients::python()) else { return };
+    let Some((python, scripts)) = available("redis-py", clients::python()) else {
+        return;
+    };
     everywhere(|address, backend| {
         for protocol in ["2", "3"] {
             run(Command::new(&python)
@@ -84,14 +100,19 @@ fn redis_py_works_unchanged_over_both_protocols() {
 
 #[test]
 fn redis_rs_works_unchanged_over_both_protocols() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     everywhere(|address, backend| {
         for protocol in [2, 3] {
             let steps = redis_rs(address, protocol, backend);
             runtime
                 .block_on(async { tokio::time::timeout(Duration::from_secs(20), steps).await })
                 .expect("in time")
-                .unwrap_or_else(|error| panic!("RESP{protocol}, {}: {error}", backend_name(backend)));
+                .unwrap_or_else(|error| {
+                    panic!("RESP{protocol}, {}: {error}", backend_name(backend))
+                });
         }
     });
 }
@@ -99,7 +120,11 @@ fn redis_rs_works_unchanged_over_both_protocols() {
 async fn redis_rs(address: SocketAddr, protocol: u8, backend: Backend) -> redis::RedisResult<()> {
     let base = format!("c:rs-{protocol}");
     let key = |name: &str| format!("{base}-{name}");
-    let url = if protocol == 3 { format!("redis://{address}/?protocol=resp3") } else { format!("redis://{address}/") };
+    let url = if protocol == 3 {
+        format!("redis://{address}/?protocol=resp3")
+    } else {
+        format!("redis://{address}/")
+    };
     let client = redis::Client::open(url)?;
     let mut redis = client.get_multiplexed_async_connection().await?;
     let () = redis.set_ex(key("s"), "v", 100).await?;
@@ -108,7 +133,9 @@ async fn redis_rs(address: SocketAddr, protocol: u8, backend: Backend) -> redis:
     }
     let ttl: i64 = redis.ttl(key("s")).await?;
     assert!((91..=100).contains(&ttl), "ttl {ttl}");
-    let () = redis.hset_multiple(key("h"), &[("a", "1"), ("b", "2")]).await?;
+    let () = redis
+        .hset_multiple(key("h"), &[("a", "1"), ("b", "2")])
+        .await?;
     let hash: std::collections::BTreeMap<String, u8> = redis.hgetall(key("h")).await?;
     assert_eq!(hash, [("a".to_owned(), 1), ("b".to_owned(), 2)].into());
     let many: (String, Option<String>) = redis.mget(&[key("s"), key("none")]).await?;
@@ -120,28 +147,49 @@ async fn redis_rs(address: SocketAddr, protocol: u8, backend: Backend) -> redis:
         .query_async(&mut redis)
         .await?;
     assert_eq!(piped, ("OK".to_owned(), 2, "2".to_owned()));
-    let found: Vec<String> = redis.scan_match::<_, String>(format!("{base}-*")).await?.map(|key| key.unwrap()).collect().await;
-    assert!(found.contains(&key("s")) && found.contains(&key("h")), "{found:?}");
+    let found: Vec<String> = redis
+        .scan_match::<_, String>(format!("{base}-*"))
+        .await?
+        .map(|key| key.unwrap())
+        .collect()
+        .await;
+    assert!(
+        found.contains(&key("s")) && found.contains(&key("h")),
+        "{found:?}"
+    );
     let mut listener = client.get_async_pubsub().await?;
     listener.subscribe(key("news")).await?;
     assert_eq!(redis.publish::<_, _, i64>(key("news"), "hello").await?, 1);
     let message = listener.on_message().next().await.expect("a message");
     assert_eq!(message.get_payload::<String>()?, "hello");
     if backend == Backend::Redis {
-        let both: (String, String) =
-            redis::pipe().atomic().set(key("s"), "w").get(key("s")).query_async(&mut redis).await?;
+        let both: (String, String) = redis::pipe()
+            .atomic()
+            .set(key("s"), "w")
+            .get(key("s"))
+            .query_async(&mut redis)
+            .await?;
         assert_eq!(both, ("OK".to_owned(), "w".to_owned()));
         assert_eq!(redis.get::<_, String>(key("s")).await?, "w");
         let mut popper = client.get_multiplexed_async_connection().await?;
         let popping = async { popper.blpop::<_, (String, String)>(key("q"), 10.0).await };
         let pushing = async { redis.clone().rpush::<_, _, i64>(key("q"), "job").await };
-        let (popped, pushed) = tokio::join!(popping, pushing);
-        assert_eq!((popped?, pushed?), ((key("q"), "job".to_owned()), 1));
-        let script = redis::Script::new("redis.call('SET', KEYS[1], ARGV[1]) return redis.call('GET', KEYS[1])");
-        let read: String = script.key(key("e")).arg("x").invoke_async(&mut redis).await?;
+        let (job, length) = tokio::join!(popping, pushing);
+        assert_eq!((job?, length?), ((key("q"), "job".to_owned()), 1));
+        let script = redis::Script::new(
+            "redis.call('SET', KEYS[1], ARGV[1]) return redis.call('GET', KEYS[1])",
+        );
+        let read: String = script
+            .key(key("e"))
+            .arg("x")
+            .invoke_async(&mut redis)
+            .await?;
         assert_eq!(read, "x");
     }
-    let wrong = redis.hset::<_, _, _, i64>(key("s"), "f", "v").await.expect_err("the wrong type");
+    let wrong = redis
+        .hset::<_, _, _, i64>(key("s"), "f", "v")
+        .await
+        .expect_err("the wrong type");
     assert!(wrong.to_string().contains("WRONGTYPE"), "{wrong}");
     assert_eq!(redis.del::<_, i64>(key("s")).await?, 1);
     assert_eq!(redis.get::<_, Option<String>>(key("s")).await?, None);
@@ -154,7 +202,11 @@ fn redis_cli_works_unchanged_over_both_protocols() {
     everywhere(|address, backend| {
         let ask = |words: &[&str]| {
             let port = address.port().to_string();
-            let output = Command::new(&cli).args(["-p", &port]).args(words).output().unwrap();
+            let output = Command::new(&cli)
+                .args(["-p", &port])
+                .args(words)
+                .output()
+                .unwrap();
             String::from_utf8_lossy(&output.stdout).trim().to_owned()
         };
         for protocol in ["-2", "-3"] {
@@ -163,8 +215,12 @@ fn redis_cli_works_unchanged_over_both_protocols() {
             assert_eq!(ask(&[protocol, "GET", &key]), "v");
             assert_eq!(ask(&[protocol, "GET", &key]), "v");
             assert_eq!(ask(&[protocol, "HSET", &format!("{key}-h"), "a", "1"]), "1");
-            assert_eq!(ask(&[protocol, "HGETALL", &format!("{key}-h")]), "a\n1");
-            assert_eq!(ask(&[protocol, "--scan", "--pattern", &format!("{key}-*")]), format!("{key}-h"));
+            let hash = ask(&[protocol, "HGETALL", &format!("{key}-h")]);
+            assert_eq!(hash.split_whitespace().collect::<Vec<_>>(), ["a", "1"]);
+            assert_eq!(
+                ask(&[protocol, "--scan", "--pattern", &format!("{key}-*")]),
+                format!("{key}-h")
+            );
             assert_eq!(ask(&[protocol, "DEL", &key, &format!("{key}-h")]), "2");
             assert_eq!(ask(&[protocol, "-n", "1", "GET", &key]), "");
             if backend == Backend::Redis {

@@ -1,5 +1,10 @@
 //! What others write is seen, what we wrote is read, doubt flushes: P1, P2 and P4 against a real
 //! server. The race of P3 has a file of its own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that meets the unexpected fails"
+)]
 
 use std::time::{Duration, Instant};
 
@@ -26,14 +31,23 @@ impl Stage {
             .rule("barrier", "barrier:{id}", json!({}))
             .config(config);
         let sidecar = Sidecar::start_coherent(&options);
-        Self { direct: server.connect(), app: sidecar.connect(), server, sidecar, barriers: 0 }
+        Self {
+            direct: server.connect(),
+            app: sidecar.connect(),
+            server,
+            sidecar,
+            barriers: 0,
+        }
     }
 
     /// After this, every invalidation sent before it has been applied: a miss travels on the
     /// tracked connection, behind the pushes.
     fn barrier(&mut self) {
         self.barriers += 1;
-        assert_eq!(self.app.run(&format!("GET barrier:{}", self.barriers)), "(nil)");
+        assert_eq!(
+            self.app.run(&format!("GET barrier:{}", self.barriers)),
+            "(nil)"
+        );
     }
 
     /// Warms `read`, does `write` directly, and expects `read` to answer `after`.
@@ -41,7 +55,11 @@ impl Stage {
         self.sidecar.until_hit(&mut self.app, read);
         assert!(!self.direct.run(write).is_error(), "{write}");
         self.barrier();
-        assert_eq!(self.app.run(read).to_string(), after, "{read} after {write}");
+        assert_eq!(
+            self.app.run(read).to_string(),
+            after,
+            "{read} after {write}"
+        );
     }
 }
 
@@ -77,7 +95,13 @@ fn p2_what_one_connection_wrote_the_next_one_reads() {
         match round % 5 {
             0 => drop(stage.app.call(&["SET", "c:1", &value])),
             1 => drop(stage.app.call(&["GETSET", "c:1", &value])),
-            2 => drop(stage.app.call(&["EVAL", "return redis.call('SET', KEYS[1], ARGV[1])", "1", "c:1", &value])),
+            2 => drop(stage.app.call(&[
+                "EVAL",
+                "return redis.call('SET', KEYS[1], ARGV[1])",
+                "1",
+                "c:1",
+                &value,
+            ])),
             3 => {
                 stage.app.run("MULTI");
                 stage.app.call(&["SET", "c:1", &value]);
@@ -88,7 +112,11 @@ fn p2_what_one_connection_wrote_the_next_one_reads() {
         assert_eq!(other.run("GET c:1").to_string(), value);
         assert_eq!(stage.app.run("GET c:1").to_string(), value);
     }
-    assert!(stage.sidecar.hits() > 500.0, "hits: {}", stage.sidecar.hits());
+    assert!(
+        stage.sidecar.hits() > 500.0,
+        "hits: {}",
+        stage.sidecar.hits()
+    );
 }
 
 #[test]
@@ -96,18 +124,31 @@ fn p4_a_killed_tracked_connection_flushes_the_local_tier() {
     let mut stage = Stage::new(Engine::Redis7);
     stage.direct.run("SET c:1 old");
     stage.sidecar.until_hit(&mut stage.app, "GET c:1");
-    let killed = stage.direct.run("CLIENT KILL TYPE normal SKIPME yes").integer();
+    let killed = stage
+        .direct
+        .run("CLIENT KILL TYPE normal SKIPME yes")
+        .integer();
     assert!(killed > 0);
     // Nobody is told of this one: the server has forgotten who read the key.
     assert_eq!(stage.direct.run("SET c:1 new"), "OK");
     let changed = Instant::now();
-    wait::until_true("the new value is seen", || stage.app.run("GET c:1") == "new");
+    wait::until_true("the new value is seen", || {
+        stage.app.run("GET c:1") == "new"
+    });
     let took = changed.elapsed();
-    assert!(took < Duration::from_millis(1500), "stale for {took:?}, above maxStaleness of 1s");
+    assert!(
+        took < Duration::from_millis(1500),
+        "stale for {took:?}, above maxStaleness of 1s"
+    );
     for _ in 0..100 {
         assert_eq!(stage.app.run("GET c:1"), "new");
     }
-    assert!(stage.sidecar.metric("pannier_cache_flushes_total", "link_lost") > 0.0);
+    assert!(
+        stage
+            .sidecar
+            .metric("pannier_cache_flushes_total", "link_lost")
+            > 0.0
+    );
     stage.sidecar.until_hit(&mut stage.app, "GET c:1");
     stage.direct_write_is_seen("GET c:1", "SET c:1 newer", "newer");
 }
@@ -134,7 +175,10 @@ fn p1_a_silent_server_ends_local_answers_within_max_staleness() {
     });
     // The scheduler of a busy machine gets some slack; a missing check would answer for ever.
     let slack = Duration::from_millis(150);
-    assert!(last_answer <= bound + slack, "answered locally {last_answer:?} after the pause");
+    assert!(
+        last_answer <= bound + slack,
+        "answered locally {last_answer:?} after the pause"
+    );
     stage.server.resume();
     wait::until_true("reads work again", || stage.app.run("GET c:1") == "old");
     stage.sidecar.until_hit(&mut stage.app, "GET c:1");
@@ -156,7 +200,10 @@ fn an_entry_lives_no_longer_than_its_key() {
             }
             local += stage.sidecar.hits() - before;
             assert_eq!(value, "v");
-            assert!(asked <= latest_end + Duration::from_millis(2), "served after its end");
+            assert!(
+                asked <= latest_end + Duration::from_millis(2),
+                "served after its end"
+            );
         }
         assert!(local > 0.0, "the local tier never answered");
     }
@@ -200,7 +247,13 @@ fn ttl_only_needs_no_tracking_and_keeps_its_bound() {
     stage.sidecar.until_hit(&mut stage.app, "GET c:1");
     stage.direct.run("SET c:1 new");
     let changed = Instant::now();
-    wait::until_true("the new value is seen", || stage.app.run("GET c:1") == "new");
-    assert!(changed.elapsed() < Duration::from_millis(450), "{:?}", changed.elapsed());
+    wait::until_true("the new value is seen", || {
+        stage.app.run("GET c:1") == "new"
+    });
+    assert!(
+        changed.elapsed() < Duration::from_millis(450),
+        "{:?}",
+        changed.elapsed()
+    );
     assert!(!stage.direct.run("CLIENT LIST").text().contains("flags=t"));
 }

@@ -3,6 +3,11 @@
 //!
 //! Only what differs by nature is allowed for: the order of unordered collections and the
 //! milliseconds in remaining times. `PANNIER_SEED` repeats a run, `PANNIER_STEPS` changes its length.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that meets the unexpected fails"
+)]
 
 #[path = "differential/commands.rs"]
 mod commands;
@@ -10,7 +15,9 @@ mod commands;
 use std::{collections::BTreeSet, net::SocketAddr};
 
 use commands::{Command, Generator, Scope, Step};
-use e2e::{Engine, RedisServer, Sidecar, SidecarOptions, Value, Wire, random::Random, wire::encode};
+use e2e::{
+    Engine, RedisServer, Sidecar, SidecarOptions, Value, Wire, random::Random, wire::encode,
+};
 use serde_json::json;
 
 const STEPS: usize = 300;
@@ -57,8 +64,16 @@ fn replies_over_resp3_are_those_of_valkey_8() {
 #[test]
 fn two_plain_servers_show_no_difference() {
     for resp3 in [false, true] {
-        let (one, other) = (RedisServer::new(Engine::Redis7), RedisServer::new(Engine::Redis7));
-        let setting = Setting { engine: Engine::Redis7, resp3, prefix: false, rules: false };
+        let (one, other) = (
+            RedisServer::new(Engine::Redis7),
+            RedisServer::new(Engine::Redis7),
+        );
+        let setting = Setting {
+            engine: Engine::Redis7,
+            resp3,
+            prefix: false,
+            rules: false,
+        };
         let differences = compare(setting, one.address(), other.address());
         assert!(differences.is_empty(), "{}", differences.join("\n"));
     }
@@ -77,7 +92,12 @@ fn a_single_wrong_byte_is_seen() {
 
 fn through_the_sidecar(engine: Engine, resp3: bool) {
     for (prefix, rules) in [(false, false), (false, true), (true, false), (true, true)] {
-        let setting = Setting { engine, resp3, prefix, rules };
+        let setting = Setting {
+            engine,
+            resp3,
+            prefix,
+            rules,
+        };
         let (behind, reference) = (RedisServer::new(engine), RedisServer::new(engine));
         let mut options = SidecarOptions::before(&behind);
         if rules {
@@ -92,16 +112,25 @@ fn through_the_sidecar(engine: Engine, resp3: bool) {
         assert!(differences.is_empty(), "{}", differences.join("\n"));
         if rules {
             let hits = sidecar.metric("pannier_cache_requests_total", "result=\"hit\"");
-            assert!(hits > 0.0, "the local tier answered nothing: {}", sidecar.metrics());
+            assert!(
+                hits > 0.0,
+                "the local tier answered nothing: {}",
+                sidecar.metrics()
+            );
         }
     }
 }
 
 fn compare(setting: Setting, subject: SocketAddr, reference: SocketAddr) -> Vec<String> {
+    let Setting {
+        engine,
+        resp3,
+        prefix,
+        rules,
+    } = setting;
     let seed = Random::seed("PANNIER_SEED");
     let steps = std::env::var("PANNIER_STEPS").map_or(STEPS, |text| text.parse().unwrap());
-    println!("{setting:?} PANNIER_SEED={seed}");
-    let Setting { resp3, prefix, .. } = setting;
+    println!("{engine:?}, RESP3 {resp3}, prefix {prefix}, rules {rules}: PANNIER_SEED={seed}");
     let mut generator = Generator::new(seed, Scope { prefixed: prefix });
     let mut pair = Pair::new(subject, reference, resp3);
     let mut batch: Vec<Command> = Vec::new();
@@ -126,7 +155,8 @@ fn compare(setting: Setting, subject: SocketAddr, reference: SocketAddr) -> Vec<
         }
     }
     if !pair.differences.is_empty() {
-        pair.differences.push(format!("{setting:?}; run again with PANNIER_SEED={seed}"));
+        pair.differences
+            .push(format!("{setting:?}; run again with PANNIER_SEED={seed}"));
     }
     pair.differences
 }
@@ -134,7 +164,13 @@ fn compare(setting: Setting, subject: SocketAddr, reference: SocketAddr) -> Vec<
 impl Pair {
     fn new(subject: SocketAddr, reference: SocketAddr, resp3: bool) -> Self {
         let connect = |address| -> Vec<Wire> {
-            let open = |_| if resp3 { Wire::connect_resp3(address) } else { Wire::connect(address) };
+            let open = |_| {
+                if resp3 {
+                    Wire::connect_resp3(address)
+                } else {
+                    Wire::connect(address)
+                }
+            };
             (0..CONNECTIONS).map(open).collect()
         };
         Self {
@@ -158,7 +194,8 @@ impl Pair {
         let mut queued: Option<Vec<String>> = None;
         for (position, command) in batch.iter().enumerate() {
             let name = name_of(command);
-            self.history.push(format!("[{connection}] {}", show(command)));
+            self.history
+                .push(format!("[{connection}] {}", show(command)));
             let expected = self.reference[connection].read().unwrap();
             let got = self.subject[connection].read().unwrap_or_else(|error| {
                 panic!(
@@ -168,7 +205,10 @@ impl Pair {
             });
             let names = if name == "EXEC" { queued.take() } else { None };
             let (left, right) = match &names {
-                Some(names) => (calm_all(expected.clone(), names), calm_all(got.clone(), names)),
+                Some(names) => (
+                    calm_all(expected.clone(), names),
+                    calm_all(got.clone(), names),
+                ),
                 None => (calm(expected.clone(), &name), calm(got.clone(), &name)),
             };
             if name == "MULTI" {
@@ -197,7 +237,9 @@ impl Pair {
                 if reply.is_error() {
                     return Err(reply);
                 }
-                let [next, items] = reply.items() else { panic!("{reply}") };
+                let [next, items] = reply.items() else {
+                    panic!("{reply}")
+                };
                 for group in items.items().chunks(if grouped { 2 } else { 1 }) {
                     found.insert(group.to_vec());
                 }
@@ -210,7 +252,8 @@ impl Pair {
         };
         let expected = walk(&mut self.reference[connection]);
         let got = walk(&mut self.subject[connection]);
-        self.history.push(format!("[{connection}] {} (whole walk)", show(command)));
+        self.history
+            .push(format!("[{connection}] {} (whole walk)", show(command)));
         if expected != got {
             let text = |found| Value::Bulk(format!("{found:?}").into_bytes());
             self.differ(command, &text(expected), &text(got));
@@ -227,7 +270,15 @@ impl Pair {
 
     fn recent(&self) -> String {
         let start = self.history.len().saturating_sub(25);
-        self.history[start..].iter().map(|line| format!("    {line}\n")).collect()
+        self.history[start..]
+            .iter()
+            .flat_map(|line| {
+                [
+                    "    ", line, "
+",
+                ]
+            })
+            .collect()
     }
 }
 
@@ -246,7 +297,11 @@ fn show(command: &Command) -> String {
 fn calm_all(reply: Value, names: &[String]) -> Value {
     match reply {
         Value::Array(items) if items.len() == names.len() => Value::Array(
-            items.into_iter().zip(names).map(|(item, name)| calm(item, name)).collect(),
+            items
+                .into_iter()
+                .zip(names)
+                .map(|(item, name)| calm(item, name))
+                .collect(),
         ),
         other => other,
     }
@@ -262,23 +317,30 @@ fn calm(reply: Value, name: &str) -> Value {
         other => other,
     };
     match (name, reply) {
-        ("SMEMBERS" | "SUNION" | "SINTER" | "SDIFF" | "HKEYS" | "HVALS" | "KEYS", Value::Array(mut items)) => {
+        (
+            "SMEMBERS" | "SUNION" | "SINTER" | "SDIFF" | "HKEYS" | "HVALS" | "KEYS",
+            Value::Array(mut items),
+        ) => {
             items.sort();
             Value::Array(items)
         }
-        ("HGETALL", Value::Array(items)) => Value::Array(in_pairs(items)),
-        ("HGETALL", Value::Map(items)) => Value::Map(in_pairs(items)),
+        ("HGETALL", Value::Array(items)) => Value::Array(in_pairs(&items)),
+        ("HGETALL", Value::Map(items)) => Value::Map(in_pairs(&items)),
         ("TTL" | "PTTL" | "EXPIRETIME" | "PEXPIRETIME", Value::Integer(digits)) => {
             let number: i64 = String::from_utf8(digits).unwrap().parse().unwrap();
             let slack = if name.starts_with('P') { 5000 } else { 5 };
             // Marked as inexact by its type; -1 and -2 are exact.
-            if number < 0 { Value::Integer(number.to_string().into_bytes()) } else { about(number, slack) }
+            if number < 0 {
+                Value::Integer(number.to_string().into_bytes())
+            } else {
+                about(number, slack)
+            }
         }
         (_, reply) => reply,
     }
 }
 
-fn in_pairs(items: Vec<Value>) -> Vec<Value> {
+fn in_pairs(items: &[Value]) -> Vec<Value> {
     let mut pairs: Vec<Vec<Value>> = items.chunks(2).map(<[Value]>::to_vec).collect();
     pairs.sort();
     pairs.concat()
@@ -300,9 +362,10 @@ fn alike(left: &Value, right: &Value) -> bool {
                 _ => left == right,
             }
         }
-        (Value::Array(left), Value::Array(right)) if left.len() == right.len() => {
-            left.iter().zip(right).all(|(left, right)| alike(left, right))
-        }
+        (Value::Array(left), Value::Array(right)) if left.len() == right.len() => left
+            .iter()
+            .zip(right)
+            .all(|(left, right)| alike(left, right)),
         _ => left == right,
     }
 }

@@ -5,6 +5,11 @@
 //! whose reply comes after every invalidation sent before. Whoever reads the key from then on must
 //! see the last write: an older value was filled late and would stay.
 //! `PANNIER_SEED` repeats the moments, `PANNIER_ROUNDS` changes the length.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that meets the unexpected fails"
+)]
 
 use std::{hint, net::SocketAddr};
 
@@ -36,7 +41,12 @@ fn four_readers_never_see_a_late_fill() {
 fn the_method_itself_finds_nothing_on_a_plain_server() {
     let server = RedisServer::new(Engine::Redis7);
     let outcome = race(&server, server.address(), 4, 2_000);
-    assert_eq!((outcome.stale, outcome.went_back), (0, 0), "{:?}", outcome.first);
+    assert_eq!(
+        (outcome.stale, outcome.went_back),
+        (0, 0),
+        "{:?}",
+        outcome.first
+    );
 }
 
 #[test]
@@ -55,11 +65,18 @@ fn race_through_the_sidecar(engine: Engine, readers: usize) {
     let sidecar = Sidecar::start_coherent(&options);
     let outcome = race(&server, sidecar.address(), readers, rounds);
     let first = outcome.first.as_deref().unwrap_or("");
-    assert_eq!((outcome.stale, outcome.went_back), (0, 0), "of {rounds} rounds; {first}");
+    assert_eq!(
+        (outcome.stale, outcome.went_back),
+        (0, 0),
+        "of {rounds} rounds; {first}"
+    );
     // Without hits and invalidations the race was never run.
     let hits = sidecar.metric("pannier_cache_requests_total", "result=\"hit\"");
     let pushes = sidecar.metric("pannier_invalidations_received_total", "");
-    assert!(hits > 0.0 && pushes > 0.0, "{hits} hits, {pushes} invalidations");
+    assert!(
+        hits > 0.0 && pushes > 0.0,
+        "{hits} hits, {pushes} invalidations"
+    );
 }
 
 fn race(server: &RedisServer, read_from: SocketAddr, readers: usize, rounds: u64) -> Outcome {
@@ -68,26 +85,30 @@ fn race(server: &RedisServer, read_from: SocketAddr, readers: usize, rounds: u64
     let mut random = Random::new(seed);
     let mut writer = server.connect();
     let mut readers: Vec<Wire> = (0..readers).map(|_| Wire::connect(read_from)).collect();
-    let mut seen = vec![0; readers.len()];
+    let mut latest = vec![0; readers.len()];
     let mut outcome = Outcome::default();
     let get = encode(&["GET", KEY]);
     for round in 1..=rounds {
         let newest = 2 * round;
         let start = random.below(readers.len());
-        writer.send(&encode(&["SET", KEY, &(newest - 1).to_string()])).unwrap();
+        writer
+            .send(&encode(&["SET", KEY, &(newest - 1).to_string()]))
+            .unwrap();
         // The second write goes out before, between or after the reads.
         let place = random.below(readers.len() + 1);
         for turn in 0..=readers.len() {
             wait_a_moment(&mut random);
             if turn == place {
-                writer.send(&encode(&["SET", KEY, &newest.to_string()])).unwrap();
+                writer
+                    .send(&encode(&["SET", KEY, &newest.to_string()]))
+                    .unwrap();
             }
             if turn < readers.len() {
                 let reader = (start + turn) % readers.len();
                 readers[reader].send(&get).unwrap();
             }
         }
-        for (reader, seen) in readers.iter_mut().zip(&mut seen) {
+        for (reader, seen) in readers.iter_mut().zip(&mut latest) {
             observe(reader, seen, round, &mut outcome);
         }
         for _ in 0..2 {
@@ -98,12 +119,14 @@ fn race(server: &RedisServer, read_from: SocketAddr, readers: usize, rounds: u64
         for reader in &mut readers {
             reader.send(&get).unwrap();
         }
-        for (reader, seen) in readers.iter_mut().zip(&mut seen) {
+        for (reader, seen) in readers.iter_mut().zip(&mut latest) {
             let value = observe(reader, seen, round, &mut outcome);
             if value != newest {
                 outcome.stale += 1;
                 outcome.first.get_or_insert_with(|| {
-                    format!("round {round}: {value} after {newest} was written; PANNIER_SEED={seed}")
+                    format!(
+                        "round {round}: {value} after {newest} was written; PANNIER_SEED={seed}"
+                    )
                 });
             }
         }
@@ -115,10 +138,16 @@ fn race(server: &RedisServer, read_from: SocketAddr, readers: usize, rounds: u64
 fn observe(reader: &mut Wire, seen: &mut u64, round: u64, outcome: &mut Outcome) -> u64 {
     let reply = reader.read().unwrap();
     // Before the first write there is nothing.
-    let value = if reply == "(nil)" { 0 } else { reply.text().parse().unwrap() };
+    let value = if reply == "(nil)" {
+        0
+    } else {
+        reply.text().parse().unwrap()
+    };
     if value < *seen {
         outcome.went_back += 1;
-        outcome.first.get_or_insert_with(|| format!("round {round}: {value} after {seen}"));
+        outcome
+            .first
+            .get_or_insert_with(|| format!("round {round}: {value} after {seen}"));
     }
     *seen = value;
     value

@@ -1,4 +1,9 @@
 //! Rules at work on real commands: TTLs, cache modes, sizes, write errors, hot reload.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that meets the unexpected fails"
+)]
 
 use e2e::{Engine, RedisServer, Sidecar, SidecarOptions, Wire, wait};
 use serde_json::json;
@@ -6,9 +11,21 @@ use serde_json::json;
 fn options(server: &RedisServer) -> SidecarOptions {
     SidecarOptions::before(server)
         .rule("plain", "t:{id}", json!({"ttl": "100s"}))
-        .rule("bypass", "bypass:{id}", json!({"cache": "Bypass", "ttl": "100s"}))
-        .rule("local", "local:{id}", json!({"cache": "LocalOnly", "ttl": "100s"}))
-        .rule("remote", "remote:{id}", json!({"cache": "RemoteOnly", "ttl": "100s"}))
+        .rule(
+            "bypass",
+            "bypass:{id}",
+            json!({"cache": "Bypass", "ttl": "100s"}),
+        )
+        .rule(
+            "local",
+            "local:{id}",
+            json!({"cache": "LocalOnly", "ttl": "100s"}),
+        )
+        .rule(
+            "remote",
+            "remote:{id}",
+            json!({"cache": "RemoteOnly", "ttl": "100s"}),
+        )
         .rule("deny", "deny:{id}", json!({"cache": "Deny"}))
         .rule("small", "small:{id}", json!({"maxValueSize": "1Ki"}))
         .rule("logged", "logged:{id}", json!({"onWriteError": "Log"}))
@@ -29,7 +46,10 @@ fn ttl(wire: &mut Wire, key: &str) -> i64 {
 
 #[track_caller]
 fn near(got: i64, expected: i64) {
-    assert!((expected - 3..=expected).contains(&got), "TTL {got}, expected {expected}");
+    assert!(
+        (expected - 3..=expected).contains(&got),
+        "TTL {got}, expected {expected}"
+    );
 }
 
 #[test]
@@ -52,8 +72,15 @@ fn writes_without_a_ttl_get_the_one_of_their_rule() {
     ] {
         assert!(!app.run(write).is_error(), "{write}");
         let got = ttl(&mut direct, key);
-        let range = if expected < 0 { expected..=expected } else { expected - 3..=expected };
-        assert!(range.contains(&got), "{write}: TTL {got}, expected {expected}");
+        let range = if expected < 0 {
+            expected..=expected
+        } else {
+            expected - 3..=expected
+        };
+        assert!(
+            range.contains(&got),
+            "{write}: TTL {got}, expected {expected}"
+        );
     }
 }
 
@@ -78,7 +105,11 @@ fn a_ttl_that_the_app_gives_is_kept_up_to_the_cap() {
 #[test]
 fn a_second_write_does_not_prolong_a_counter_or_a_hash() {
     let (_server, _sidecar, mut direct, mut app) = start();
-    for (write, key) in [("INCR t:1", "t:1"), ("HSET t:2 f v", "t:2"), ("RPUSH t:3 v", "t:3")] {
+    for (write, key) in [
+        ("INCR t:1", "t:1"),
+        ("HSET t:2 f v", "t:2"),
+        ("RPUSH t:3 v", "t:3"),
+    ] {
         app.run(write);
         assert_eq!(direct.run(&format!("EXPIRE {key} 30")).integer(), 1);
         app.run(write);
@@ -92,7 +123,10 @@ fn replies_are_not_changed_by_the_ttl_that_is_added() {
     assert_eq!(app.run("INCR t:1"), "1");
     assert_eq!(app.run("INCR t:1"), "2");
     assert_eq!(app.run("HSET t:2 a 1 b 2"), "2");
-    assert_eq!(app.run("LPUSH t:2 x").to_string(), direct.run("LPUSH t:2 x").to_string());
+    assert_eq!(
+        app.run("LPUSH t:2 x").to_string(),
+        direct.run("LPUSH t:2 x").to_string()
+    );
     assert_eq!(app.run("MSET t:3 a t:4 b"), "OK");
     assert_eq!(app.run("SETNX t:3 c"), "0");
     assert_eq!(app.run("GETSET t:3 d"), "a");
@@ -112,7 +146,13 @@ fn a_write_inside_a_transaction_gets_its_ttl_as_well() {
 #[test]
 fn keys_that_no_rule_matches_are_left_alone() {
     let (_server, sidecar, mut direct, mut app) = start();
-    for write in ["SET other:1 v", "SET t:1:more v", "SET t v", "INCR other:2", "HSET other:3 f v"] {
+    for write in [
+        "SET other:1 v",
+        "SET t:1:more v",
+        "SET t v",
+        "INCR other:2",
+        "HSET other:3 f v",
+    ] {
         assert!(!app.run(write).is_error(), "{write}");
     }
     for key in ["other:1", "t:1:more", "t", "other:2", "other:3"] {
@@ -125,7 +165,8 @@ fn keys_that_no_rule_matches_are_left_alone() {
 #[test]
 fn jitter_shortens_by_no_more_than_its_share_and_spreads() {
     let server = RedisServer::new(Engine::Redis7);
-    let sidecar = Sidecar::start_coherent(&options(&server).config(json!({"ttl": {"jitterPercent": 30}})));
+    let sidecar =
+        Sidecar::start_coherent(&options(&server).config(json!({"ttl": {"jitterPercent": 30}})));
     let (mut direct, mut app) = (server.connect(), sidecar.connect());
     let mut seen = std::collections::BTreeSet::new();
     for number in 0..40 {
@@ -157,10 +198,18 @@ fn each_cache_mode_uses_the_tiers_it_names() {
     app.run("GET remote:1");
     assert!(!sidecar.is_hit(&mut app, "GET remote:1"));
 
-    for refused in ["SET deny:1 v", "GET deny:1", "DEL deny:1", "MGET t:1 deny:1"] {
+    for refused in [
+        "SET deny:1 v",
+        "GET deny:1",
+        "DEL deny:1",
+        "MGET t:1 deny:1",
+    ] {
         let reply = app.run(refused);
         assert!(reply.is_error(), "{refused}: {reply}");
-        assert!(reply.to_string().contains("deny"), "the rule is named: {reply}");
+        assert!(
+            reply.to_string().contains("deny"),
+            "the rule is named: {reply}"
+        );
     }
     assert_eq!(direct.run("EXISTS deny:1"), "0");
 }
@@ -184,9 +233,14 @@ fn s2_15_a_failed_write_is_an_error_or_a_logged_loss_as_the_rule_says() {
     sidecar.until_disconnected();
     assert!(app.run("SET t:1 v").is_error());
     assert_eq!(app.run("SET logged:1 v"), "OK");
-    assert!(app.run("GET logged:1").is_error(), "a read that failed is never made up");
+    assert!(
+        app.run("GET logged:1").is_error(),
+        "a read that failed is never made up"
+    );
     let counted = sidecar.metrics();
-    let line = counted.lines().find(|line| line.contains("write_error") && line.contains("logged"));
+    let line = counted
+        .lines()
+        .find(|line| line.contains("write_error") && line.contains("logged"));
     assert!(line.is_some_and(|line| line.ends_with(" 1")), "{line:?}");
     assert!(sidecar.log().contains("logged"), "{}", sidecar.log());
 }
@@ -240,8 +294,13 @@ fn a_changed_file_is_put_in_force_and_a_bad_one_is_refused_aloud() {
     let state = sidecar.state().to_string();
     assert!(state.contains("tttl"), "{state}");
     let metrics = sidecar.metrics();
-    let refused = metrics.lines().find(|line| line.contains("reload") && line.contains("refused"));
-    assert!(refused.is_some_and(|line| line.ends_with(" 1")), "{refused:?}");
+    let refused = metrics
+        .lines()
+        .find(|line| line.contains("reload") && line.contains("refused"));
+    assert!(
+        refused.is_some_and(|line| line.ends_with(" 1")),
+        "{refused:?}"
+    );
 
     sidecar.replace_config(&first.config.to_string());
     wait::until_true("the file is good again", || ttl_now() <= 100);

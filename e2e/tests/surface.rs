@@ -1,5 +1,10 @@
 //! Everything around the Redis protocol: debugging commands, HTTP, probes, metrics, flags, exits,
 //! and that no secret shows up in any of them (P10).
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that meets the unexpected fails"
+)]
 
 use std::{
     io::{Read as _, Write as _},
@@ -8,7 +13,9 @@ use std::{
     time::Duration,
 };
 
-use e2e::{Engine, RedisServer, ServerOptions, Sidecar, SidecarOptions, Wire, http, sidecar::program, wait};
+use e2e::{
+    Engine, RedisServer, ServerOptions, Sidecar, SidecarOptions, Wire, http, sidecar::program, wait,
+};
 use serde_json::{Value as Json, json};
 
 const CANARY: &str = "canary-7f3a91c2";
@@ -31,7 +38,10 @@ fn s0_11_why_names_the_rule_and_the_tier() {
     assert!(cold.contains("cached"), "{cold}");
     sidecar.until_hit(&mut app, "GET c:1");
     let warm = app.run("PANNIER.WHY c:1").to_string().to_lowercase();
-    assert!(warm.contains("cached") && warm.contains("local") && warm != cold, "{warm}");
+    assert!(
+        warm.contains("cached") && warm.contains("local") && warm != cold,
+        "{warm}"
+    );
     let bypassed = app.run("PANNIER.WHY b:1").to_string().to_lowercase();
     assert!(bypassed.contains("bypass"), "{bypassed}");
     let unmatched = app.run("PANNIER.WHY other").to_string().to_lowercase();
@@ -46,12 +56,29 @@ fn s4_6_stats_have_their_figures_in_both_protocols_and_over_http() {
     let mut app = sidecar.connect();
     assert_eq!(app.run("SET c:1 v"), "OK");
     sidecar.until_hit(&mut app, "GET c:1");
-    let figures = ["available", "hits", "misses", "hit_rate", "memory", "evicted", "keys", "status", "timestamp"];
+    let figures = [
+        "available",
+        "hits",
+        "misses",
+        "hit_rate",
+        "memory",
+        "evicted",
+        "keys",
+        "status",
+        "timestamp",
+    ];
     let old = app.run("PANNIER.STATS").to_string().to_lowercase();
-    let new = Wire::connect_resp3(sidecar.address()).run("PANNIER.STATS").to_string().to_lowercase();
+    let new = Wire::connect_resp3(sidecar.address())
+        .run("PANNIER.STATS")
+        .to_string()
+        .to_lowercase();
     let over_http = http::get(sidecar.http(), "/v1/stats").unwrap();
     assert_eq!(over_http.status, 200);
-    let over_http = over_http.json().to_string().to_lowercase().replace("hitrate", "hit_rate");
+    let over_http = over_http
+        .json()
+        .to_string()
+        .to_lowercase()
+        .replace("hitrate", "hit_rate");
     for text in [old, new, over_http] {
         for figure in figures {
             assert!(text.contains(figure), "{figure} is missing: {text}");
@@ -63,28 +90,59 @@ fn s4_6_stats_have_their_figures_in_both_protocols_and_over_http() {
 fn http_shows_a_miss_then_a_hit() {
     let (server, sidecar) = start();
     let tier = |response: &http::Response| -> String {
-        let head = response.head.iter().filter(|(name, _)| name.contains("pannier"));
-        head.map(|(name, value)| format!("{name}: {value}\n")).collect::<String>().to_lowercase()
+        let head = response
+            .head
+            .iter()
+            .filter(|(name, _)| name.contains("pannier"));
+        head.flat_map(|(name, value)| {
+            [
+                name, ": ", value, "
+",
+            ]
+        })
+        .collect::<String>()
+        .to_lowercase()
     };
     let missing = http::get(sidecar.http(), "/v1/cache/c:1").unwrap();
     assert_eq!(missing.status, 404);
-    assert!(missing.header("content-type").is_some_and(|kind| kind.starts_with("application/problem+json")));
-    let put = http::request(sidecar.http(), "PUT", "/v1/cache/c:1", &[], b"binary \0 value").unwrap();
+    assert!(
+        missing
+            .header("content-type")
+            .is_some_and(|kind| kind.starts_with("application/problem+json"))
+    );
+    let put = http::request(
+        sidecar.http(),
+        "PUT",
+        "/v1/cache/c:1",
+        &[],
+        b"binary \0 value",
+    )
+    .unwrap();
     assert!((200..300).contains(&put.status), "{put:?}");
     assert_eq!(server.connect().run("STRLEN c:1"), "14");
     assert!(server.connect().run("TTL c:1").integer() > 90);
     let hit = wait::until("a hit over HTTP", || {
         let response = http::get(sidecar.http(), "/v1/cache/c:1").unwrap();
-        assert_eq!((response.status, &response.body[..]), (200, &b"binary \0 value"[..]));
+        assert_eq!(
+            (response.status, &response.body[..]),
+            (200, &b"binary \0 value"[..])
+        );
         tier(&response).contains("hit").then_some(response)
     });
-    assert!(tier(&hit).contains("local") && tier(&hit).contains("cached"), "{}", tier(&hit));
+    assert!(
+        tier(&hit).contains("local") && tier(&hit).contains("cached"),
+        "{}",
+        tier(&hit)
+    );
     let escaped = http::request(sidecar.http(), "PUT", "/v1/cache/c%3A2%20x", &[], b"v").unwrap();
     assert!((200..300).contains(&escaped.status), "{escaped:?}");
     assert_eq!(server.connect().call(&["GET", "c:2 x"]), "v");
     let gone = http::request(sidecar.http(), "DELETE", "/v1/cache/c:1", &[], b"").unwrap();
     assert!((200..300).contains(&gone.status), "{gone:?}");
-    assert_eq!(http::get(sidecar.http(), "/v1/cache/c:1").unwrap().status, 404);
+    assert_eq!(
+        http::get(sidecar.http(), "/v1/cache/c:1").unwrap().status,
+        404
+    );
     for (method, path, status) in [("GET", "/v1/nosuch", 404), ("PATCH", "/v1/cache/c:1", 405)] {
         let response = http::request(sidecar.http(), method, path, &[], b"").unwrap();
         assert_eq!(response.status, status, "{method} {path}");
@@ -97,30 +155,58 @@ fn probes_metrics_and_state_answer_and_nothing_else_does() {
     let (_server, sidecar) = start();
     assert_eq!(sidecar.connect().run("SET c:one-key some-value"), "OK");
     for path in ["/live", "/ready", "/metrics", "/state"] {
-        assert_eq!(http::get(sidecar.admin(), path).unwrap().status, 200, "{path}");
+        assert_eq!(
+            http::get(sidecar.admin(), path).unwrap().status,
+            200,
+            "{path}"
+        );
     }
-    assert_eq!(http::get(sidecar.admin(), "/v1/cache/c:one-key").unwrap().status, 404);
+    assert_eq!(
+        http::get(sidecar.admin(), "/v1/cache/c:one-key")
+            .unwrap()
+            .status,
+        404
+    );
     let change = http::request(sidecar.admin(), "POST", "/state", &[], b"").unwrap();
     assert!((400..500).contains(&change.status), "{change:?}");
     let metrics = sidecar.metrics();
     for name in [
-        "pannier_cache_requests_total", "pannier_cache_evictions_total", "pannier_cache_entries", "pannier_cache_memory_used_bytes",
-        "pannier_cache_memory_max_bytes", "pannier_commands_total", "pannier_command_duration_seconds",
-        "pannier_upstream_request_duration_seconds", "pannier_upstream_up", "pannier_invalidations_received_total",
-        "pannier_cache_flushes_total", "pannier_connected_clients", "pannier_protocol_errors_total",
-        "pannier_rejected_connections_total", "pannier_build_info",
+        "pannier_cache_requests_total",
+        "pannier_cache_evictions_total",
+        "pannier_cache_entries",
+        "pannier_cache_memory_used_bytes",
+        "pannier_cache_memory_max_bytes",
+        "pannier_commands_total",
+        "pannier_command_duration_seconds",
+        "pannier_upstream_request_duration_seconds",
+        "pannier_upstream_up",
+        "pannier_invalidations_received_total",
+        "pannier_cache_flushes_total",
+        "pannier_connected_clients",
+        "pannier_protocol_errors_total",
+        "pannier_rejected_connections_total",
+        "pannier_build_info",
     ] {
-        assert!(metrics.contains(&format!("# TYPE {name} ")), "{name} is missing");
+        assert!(
+            metrics.contains(&format!("# TYPE {name} ")),
+            "{name} is missing"
+        );
     }
     let state = sidecar.state().to_string();
     for shown in [metrics, state] {
-        assert!(!shown.contains("one-key") && !shown.contains("some-value"), "{shown}");
+        assert!(
+            !shown.contains("one-key") && !shown.contains("some-value"),
+            "{shown}"
+        );
     }
 }
 
 #[test]
 fn p10_no_secret_in_any_output() {
-    let server = RedisServer::start(ServerOptions { password: Some(CANARY.to_owned()), ..ServerOptions::default() });
+    let server = RedisServer::start(ServerOptions {
+        password: Some(CANARY.to_owned()),
+        ..ServerOptions::default()
+    });
     let local = "canary-local-55d0";
     for log in ["plain", "json"] {
         let options = SidecarOptions::before(&server)
@@ -137,7 +223,11 @@ fn p10_no_secret_in_any_output() {
         let mut sidecar = Sidecar::start_coherent(&options);
         let mut app = sidecar.connect();
         assert!(app.run("GET c:1").to_string().starts_with("-NOAUTH"));
-        assert!(app.run("AUTH nonsense").to_string().starts_with("-WRONGPASS"));
+        assert!(
+            app.run("AUTH nonsense")
+                .to_string()
+                .starts_with("-WRONGPASS")
+        );
         assert_eq!(app.call(&["AUTH", local]), "OK");
         assert_eq!(app.run("SET c:1 v"), "OK");
         let mut shown = vec![
@@ -169,7 +259,10 @@ fn logs_are_json_when_asked_for() {
     let log = sidecar.log();
     assert!(log.lines().count() > 0);
     for line in log.lines() {
-        assert!(serde_json::from_str::<Json>(line).is_ok_and(|line| line.is_object()), "{line}");
+        assert!(
+            serde_json::from_str::<Json>(line).is_ok_and(|line| line.is_object()),
+            "{line}"
+        );
     }
 }
 
@@ -180,11 +273,17 @@ fn s2_11_slow_commands_are_logged_without_their_values() {
     let sidecar = Sidecar::start_coherent(&options);
     let mut app = sidecar.connect();
     assert_eq!(app.run("SET fast v"), "OK");
-    assert!(!sidecar.log().to_lowercase().contains("slow"), "{}", sidecar.log());
+    assert!(
+        !sidecar.log().to_lowercase().contains("slow"),
+        "{}",
+        sidecar.log()
+    );
     let mut direct = server.connect();
     direct.send(b"DEBUG SLEEP 0.1\r\n").unwrap();
     app.run("SET k secret-value");
-    wait::until_true("the slow command is logged", || sidecar.log().to_lowercase().contains("slow"));
+    wait::until_true("the slow command is logged", || {
+        sidecar.log().to_lowercase().contains("slow")
+    });
     assert!(!sidecar.log().contains("secret-value"));
 }
 
@@ -209,11 +308,22 @@ fn check_validates_and_tells_what_is_wrong() {
     let (status, output) = check(good.clone());
     assert!(status.success(), "{output}");
     for (bad, words) in [
-        (good.clone().config(json!({"keyspcae": {}})), ["keyspcae", "keyspace"]),
+        (
+            good.clone().config(json!({"keyspcae": {}})),
+            ["keyspcae", "keyspace"],
+        ),
         (good.clone().rule("b", "b:{id", json!({})), ["b:{id", "b"]),
         (good.clone().rule("a", "c:{id}", json!({})), ["a", "name"]),
-        (good.clone().config(json!({"ttl": {"default": "5 minutes"}})), ["5 minutes", "ttl"]),
-        (good.clone().config(json!({"upstream": {"host": "h", "passwordFile": "/nonexistent/pw"}})), ["/nonexistent/pw", "passwordFile"]),
+        (
+            good.clone()
+                .config(json!({"ttl": {"default": "5 minutes"}})),
+            ["5 minutes", "ttl"],
+        ),
+        (
+            good.clone()
+                .config(json!({"upstream": {"host": "h", "passwordFile": "/nonexistent/pw"}})),
+            ["/nonexistent/pw", "passwordFile"],
+        ),
     ] {
         let (status, output) = check(bad);
         assert_eq!(status.code().map(|code| code > 0), Some(true), "{output}");
@@ -221,23 +331,39 @@ fn check_validates_and_tells_what_is_wrong() {
             assert!(output.contains(word), "{word:?} is not in: {output}");
         }
     }
-    let missing = SidecarOptions::memory().without_config().flag("--config").flag("/nonexistent.yaml");
+    let missing = SidecarOptions::memory()
+        .without_config()
+        .flag("--config")
+        .flag("/nonexistent.yaml");
     let (status, output) = check(missing);
-    assert!(!status.success() && output.contains("/nonexistent.yaml"), "{output}");
-    let (status, output) = Sidecar::run_to_end(&SidecarOptions::memory().without_config().flag("--nosuch"));
+    assert!(
+        !status.success() && output.contains("/nonexistent.yaml"),
+        "{output}"
+    );
+    let (status, output) =
+        Sidecar::run_to_end(&SidecarOptions::memory().without_config().flag("--nosuch"));
     assert!(!status.success() && output.contains("--nosuch"), "{output}");
 }
 
 #[test]
 fn version_is_printed() {
-    let output = std::process::Command::new(program()).arg("--version").output().unwrap();
+    let output = std::process::Command::new(program())
+        .arg("--version")
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains(env!("CARGO_PKG_VERSION")), "{text}");
+    assert!(
+        output.status.success() && text.contains(env!("CARGO_PKG_VERSION")),
+        "{text}"
+    );
 }
 
 #[test]
 fn s1_9_plain_variables_are_enough() {
-    let server = RedisServer::start(ServerOptions { password: Some("secret".to_owned()), ..ServerOptions::default() });
+    let server = RedisServer::start(ServerOptions {
+        password: Some("secret".to_owned()),
+        ..ServerOptions::default()
+    });
     let port = server.port().to_string();
     let url = format!("redis://:secret@127.0.0.1:{port}/2");
     let plain = SidecarOptions::memory().without_config();
@@ -245,25 +371,45 @@ fn s1_9_plain_variables_are_enough() {
     for options in [
         plain.clone().env("REDIS_URL", &url),
         plain.clone().env("PANNIER_REDIS_URL", &url),
-        plain.clone().env("REDIS_HOST", "127.0.0.1").env("REDIS_PORT", &port).env("REDIS_PASSWORD", "secret").env("REDIS_DB", "2"),
-        plain.clone().flag("--redis-url").flag(&without_password).env("REDIS_PASSWORD", "secret"),
+        plain
+            .clone()
+            .env("REDIS_HOST", "127.0.0.1")
+            .env("REDIS_PORT", &port)
+            .env("REDIS_PASSWORD", "secret")
+            .env("REDIS_DB", "2"),
+        plain
+            .clone()
+            .flag("--redis-url")
+            .flag(&without_password)
+            .env("REDIS_PASSWORD", "secret"),
     ] {
         let sidecar = Sidecar::start_coherent(&options);
-        assert_eq!(sidecar.connect().run("INCR n").is_error(), false);
+        assert!(!sidecar.connect().run("INCR n").is_error());
     }
     let mut direct = server.connect();
     direct.run("SELECT 2");
     assert_eq!(direct.run("GET n"), "4");
-    let (status, output) = Sidecar::run_to_end(&plain.flag("--redis-url").flag(&url).flag("--check"));
-    assert!(!status.success() && !output.contains("secret"), "a password in a flag is refused: {output}");
+    let (status, output) =
+        Sidecar::run_to_end(&plain.flag("--redis-url").flag(&url).flag("--check"));
+    assert!(
+        !status.success() && !output.contains("secret"),
+        "a password in a flag is refused: {output}"
+    );
 }
 
 #[test]
 fn it_listens_on_both_loopback_addresses_and_a_unix_socket() {
-    let sidecar = Sidecar::start(&SidecarOptions::memory().flag("--unix-socket").flag("{folder}/redis.sock"));
+    let sidecar = Sidecar::start(
+        &SidecarOptions::memory()
+            .flag("--unix-socket")
+            .flag("{folder}/redis.sock"),
+    );
     let port = sidecar.address().port();
     assert_eq!(Wire::connect(sidecar.address()).run("SET k v"), "OK");
-    assert_eq!(Wire::connect(([0, 0, 0, 0, 0, 0, 0, 1], port).into()).run("GET k"), "v");
+    assert_eq!(
+        Wire::connect(([0, 0, 0, 0, 0, 0, 0, 1], port).into()).run("GET k"),
+        "v"
+    );
     let mut unix = UnixStream::connect(sidecar.folder().join("redis.sock")).unwrap();
     unix.write_all(b"GET k\r\n").unwrap();
     let mut reply = [0; 7];
@@ -284,11 +430,17 @@ fn a_term_signal_drains_and_ends_with_success() {
 #[test]
 fn b_9_the_example_manifests_run_without_a_cluster() {
     let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/analytics.yaml");
-    let options = SidecarOptions::memory().without_config().flag("--manifests").flag(examples);
+    let options = SidecarOptions::memory()
+        .without_config()
+        .flag("--manifests")
+        .flag(examples);
     let sidecar = Sidecar::start(&options);
     let mut app = sidecar.connect();
     assert_eq!(app.run("SET analytics:ghosts:42:7d none"), "OK");
     let ttl = app.run("TTL analytics:ghosts:42:7d").integer();
-    assert!((1..=300).contains(&ttl), "S4.2 gives ghosts 5 minutes: {ttl}");
+    assert!(
+        (1..=300).contains(&ttl),
+        "S4.2 gives ghosts 5 minutes: {ttl}"
+    );
     assert_eq!(app.run("TTL unmatched"), "-2");
 }

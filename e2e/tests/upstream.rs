@@ -1,4 +1,9 @@
 //! Redis missing, dying, silent, refusing, encrypted, restricted: what the app sees (P6, P7).
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that meets the unexpected fails"
+)]
 
 use std::time::{Duration, Instant};
 
@@ -6,8 +11,14 @@ use e2e::{Engine, RedisServer, ServerOptions, Sidecar, SidecarOptions, Wire, htt
 use serde_json::json;
 
 /// Errors that clients take as an invitation to send the command again by themselves.
-const RETRIED_BY_CLIENTS: [&str; 6] =
-    ["-LOADING", "-READONLY", "-TRYAGAIN", "-CLUSTERDOWN", "-MASTERDOWN", "-MOVED"];
+const RETRIED_BY_CLIENTS: [&str; 6] = [
+    "-LOADING",
+    "-READONLY",
+    "-TRYAGAIN",
+    "-CLUSTERDOWN",
+    "-MASTERDOWN",
+    "-MOVED",
+];
 
 fn before(server: &RedisServer) -> SidecarOptions {
     SidecarOptions::before(server).rule("cached", "c:{id}", json!({}))
@@ -28,7 +39,11 @@ fn p7_it_is_ready_without_redis_and_connects_when_redis_comes() {
     let port = ports::free();
     let begun = Instant::now();
     let sidecar = Sidecar::start(&SidecarOptions::before_port(port));
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
     let mut app = sidecar.connect();
     assert_eq!(app.run("PING"), "PONG");
     let refused = app.run("GET k");
@@ -62,7 +77,8 @@ fn a_killed_redis_gives_errors_and_a_restarted_one_is_used_again() {
 #[test]
 fn a_silent_redis_ends_in_an_error_within_the_command_timeout() {
     let server = RedisServer::new(Engine::Redis7);
-    let options = before(&server).config(json!({"resilience": {"commandTimeout": "300ms", "maxRetries": 0}}));
+    let options =
+        before(&server).config(json!({"resilience": {"commandTimeout": "300ms", "maxRetries": 0}}));
     let sidecar = Sidecar::start_coherent(&options);
     let mut app = sidecar.connect();
     assert_eq!(app.run("SET k v"), "OK");
@@ -71,7 +87,10 @@ fn a_silent_redis_ends_in_an_error_within_the_command_timeout() {
     let reply = app.run("GET k");
     let took = begun.elapsed();
     assert!(reply.is_error(), "{reply}");
-    assert!(took > Duration::from_millis(250) && took < Duration::from_secs(2), "{took:?}");
+    assert!(
+        took > Duration::from_millis(250) && took < Duration::from_secs(2),
+        "{took:?}"
+    );
     server.resume();
     until_works(&mut app);
     assert_eq!(app.run("GET k"), "v");
@@ -85,7 +104,11 @@ fn blocking_commands_are_exempt_from_the_command_timeout() {
     let mut app = sidecar.connect();
     let begun = Instant::now();
     assert_eq!(app.run("BLPOP none 0.5"), "(nil)");
-    assert!(begun.elapsed() >= Duration::from_millis(450), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() >= Duration::from_millis(450),
+        "{:?}",
+        begun.elapsed()
+    );
     assert_eq!(app.run("PING"), "PONG");
 }
 
@@ -105,17 +128,27 @@ fn a_write_whose_outcome_is_unknown_is_an_error_that_clients_do_not_retry() {
         let reply = app.read().unwrap();
         assert!(reply.is_error(), "{write}: {reply}");
         let text = reply.to_string();
-        assert!(!RETRIED_BY_CLIENTS.iter().any(|prefix| text.starts_with(prefix)), "{text}");
+        assert!(
+            !RETRIED_BY_CLIENTS
+                .iter()
+                .any(|prefix| text.starts_with(prefix)),
+            "{text}"
+        );
         server.restart();
         until_works(&mut second);
-        assert_eq!(second.run("EXISTS c:n other l"), "0", "{write} was sent a second time");
+        assert_eq!(
+            second.run("EXISTS c:n other l"),
+            "0",
+            "{write} was sent a second time"
+        );
     }
 }
 
 #[test]
 fn an_idempotent_read_survives_a_restart_of_redis() {
     let mut server = RedisServer::new(Engine::Redis7);
-    let options = before(&server).config(json!({"resilience": {"maxRetries": 30, "commandTimeout": "10s"}}));
+    let options =
+        before(&server).config(json!({"resilience": {"maxRetries": 30, "commandTimeout": "10s"}}));
     let sidecar = Sidecar::start_coherent(&options);
     let mut app = sidecar.connect();
     until_works(&mut app);
@@ -160,7 +193,11 @@ fn p6_memory_mode_takes_over_and_redis_is_the_truth_afterwards() {
     ] {
         assert_eq!(app.run(command).to_string(), expected, "{command}");
     }
-    assert!(app.run("XADD s * f v").to_string().contains("is not available in memory mode"));
+    assert!(
+        app.run("XADD s * f v")
+            .to_string()
+            .contains("is not available in memory mode")
+    );
     assert_eq!(app.run("PUBLISH news hello"), "1");
     assert_eq!(subscriber.read().unwrap(), "[message news hello]");
     log_says(&sidecar, "memory");
@@ -170,13 +207,22 @@ fn p6_memory_mode_takes_over_and_redis_is_the_truth_afterwards() {
     assert_eq!(app.run("EXISTS c:n c:h"), "0");
     log_says(&sidecar, "discarded");
     let metrics = sidecar.metrics();
-    let discarded: Vec<&str> = metrics.lines().filter(|line| line.contains("discarded") && !line.starts_with('#')).collect();
-    assert!(discarded.iter().any(|line| !line.ends_with(" 0")), "{discarded:?}");
+    let discarded: Vec<&str> = metrics
+        .lines()
+        .filter(|line| line.contains("discarded") && !line.starts_with('#'))
+        .collect();
+    assert!(
+        discarded.iter().any(|line| !line.ends_with(" 0")),
+        "{discarded:?}"
+    );
 }
 
 #[test]
 fn a_wrong_password_is_an_error_in_words_and_ends_when_it_is_right() {
-    let server = RedisServer::start(ServerOptions { password: Some("right".to_owned()), ..ServerOptions::default() });
+    let server = RedisServer::start(ServerOptions {
+        password: Some("right".to_owned()),
+        ..ServerOptions::default()
+    });
     let options = before(&server)
         .file("password", "wrong-canary\n")
         .config(json!({"upstream": {"passwordFile": "{folder}/password"}}));
@@ -185,14 +231,20 @@ fn a_wrong_password_is_an_error_in_words_and_ends_when_it_is_right() {
     assert!(app.run("GET k").is_error());
     log_says(&sidecar, "password");
     assert!(!sidecar.log().contains("wrong-canary"));
-    assert_eq!(server.connect().run("CONFIG SET requirepass wrong-canary"), "OK");
+    assert_eq!(
+        server.connect().run("CONFIG SET requirepass wrong-canary"),
+        "OK"
+    );
     until_works(&mut app);
 }
 
 #[test]
 fn an_acl_user_logs_in_with_name_and_password() {
     let server = RedisServer::start(ServerOptions {
-        users: vec!["user default off".to_owned(), "user app on >secret ~* &* +@all".to_owned()],
+        users: vec![
+            "user default off".to_owned(),
+            "user app on >secret ~* &* +@all".to_owned(),
+        ],
         ..ServerOptions::default()
     });
     let options = before(&server)
@@ -211,7 +263,10 @@ fn an_acl_user_logs_in_with_name_and_password() {
 #[test]
 fn tls_is_verified_and_works() {
     for engine in Engine::ALL {
-        let server = RedisServer::start(ServerOptions { tls: true, ..ServerOptions::of(engine) });
+        let server = RedisServer::start(ServerOptions {
+            tls: true,
+            ..ServerOptions::of(engine)
+        });
         let ca = server.certificates().authority.clone();
         let tls = |name: &str| json!({"upstream": {"port": server.tls_port(), "tls": {"caFile": ca, "serverName": name}}});
         let sidecar = Sidecar::start_coherent(&before(&server).config(tls("localhost")));
@@ -225,7 +280,9 @@ fn tls_is_verified_and_works() {
         let stranger = Sidecar::start(&before(&server).config(tls("other.example")));
         assert!(stranger.connect().run("GET c:1").is_error());
         log_says(&stranger, "certificate");
-        let stranger = Sidecar::start(&before(&server).config(json!({"upstream": {"port": server.tls_port(), "tls": {}}})));
+        let stranger = Sidecar::start(
+            &before(&server).config(json!({"upstream": {"port": server.tls_port(), "tls": {}}})),
+        );
         assert!(stranger.connect().run("GET c:1").is_error());
         log_says(&stranger, "certificate");
     }
@@ -247,7 +304,10 @@ fn passes_through(server: &RedisServer, options: &SidecarOptions) {
     assert!(!sidecar.is_hit(&mut app, "GET c:1"));
     log_says(&sidecar, "tracking");
     let state = sidecar.state().to_string().to_lowercase();
-    assert!(state.contains("degraded") || state.contains("tracking"), "{state}");
+    assert!(
+        state.contains("degraded") || state.contains("tracking"),
+        "{state}"
+    );
 }
 
 #[test]
@@ -284,7 +344,10 @@ fn a_user_with_few_rights_gets_the_servers_own_errors() {
     assert_eq!(server.connect().run("SET c:1 v"), "OK");
     wait::until_true("reads work", || app.run("GET c:1") == "v");
     for refused in ["SET c:1 w", "GET other"] {
-        assert!(app.run(refused).to_string().starts_with("-NOPERM"), "{refused}");
+        assert!(
+            app.run(refused).to_string().starts_with("-NOPERM"),
+            "{refused}"
+        );
     }
     assert_eq!(app.run("GET c:1"), "v");
 }
