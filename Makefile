@@ -40,6 +40,7 @@ check: ## Check formatting, lints, licences and the fast tests (no servers)
 	else echo "not checked: licences and advisories (cargo-deny is not installed; cargo install cargo-deny)"; fi
 
 bench: ## Measure side by side with named peers and print one table
+	cargo build --release -p pannier-sidecar
 	cargo run --quiet --release -p pannier-bench
 
 fmt: ## Format all code

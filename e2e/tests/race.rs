@@ -11,7 +11,11 @@
     reason = "a test that meets the unexpected fails"
 )]
 
-use std::{hint, net::SocketAddr};
+use std::{
+    hint,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use e2e::{Engine, RedisServer, Sidecar, SidecarOptions, Wire, random::Random, wire::encode};
 use serde_json::json;
@@ -153,10 +157,12 @@ fn observe(reader: &mut Wire, seen: &mut u64, round: u64, outcome: &mut Outcome)
     value
 }
 
-/// Up to some tens of microseconds, the scale of one trip over loopback.
+/// Up to the time of one trip over loopback.
 fn wait_a_moment(random: &mut Random) {
     if random.chance(50) {
-        for _ in 0..random.below(8_000) {
+        let length = Duration::from_micros(random.number() % 20);
+        let begun = Instant::now();
+        while begun.elapsed() < length {
             hint::spin_loop();
         }
     }
