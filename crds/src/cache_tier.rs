@@ -4,6 +4,15 @@
 //! effect. Fields with a preset are optional here; `resolve` fills them. What a schema cannot
 //! say is in `invariants` and `not_yet`.
 
+#![allow(
+    clippy::doc_markdown,
+    reason = "these texts are shown by kubectl explain, where backticks around words are noise"
+)]
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "each printer column has a type of its own"
+)]
+
 mod local;
 mod redis;
 mod rule;
@@ -139,9 +148,7 @@ pub struct CacheTierSpec {
 }
 
 /// Which preset fills the fields that are not given.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = crate::schema::plain_enum)]
 pub enum Environment {
     /// Long TTLs, five retries.
@@ -174,7 +181,10 @@ pub struct Keyspace {
     /// `:`; the last `:` is added when it is missing. Rules match the key as the app writes it.
     /// While a prefix is set, FLUSHDB, FLUSHALL and SWAPDB are refused. Default: no prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)*:?$"))]
+    #[schemars(
+        length(min = 1, max = 128),
+        regex(pattern = r"^[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)*:?$")
+    )]
     pub prefix: Option<String>,
     /// Version of the data that the app stores, put after the prefix as a segment of its own:
     /// with `v2` the app's `user:1` is stored as `…:v2:user:1`. A new version starts with an empty

@@ -49,7 +49,9 @@ pub struct Credentials {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CompileError {
     /// There is none.
-    #[error("the manifests hold no CacheTier; give a file with one, such as examples/analytics.yaml")]
+    #[error(
+        "the manifests hold no CacheTier; give a file with one, such as examples/analytics.yaml"
+    )]
     NoTier,
     /// A sidecar serves one.
     #[error("the manifests hold {} CacheTiers and a sidecar serves one: {}; give one of the files", .0.len(), .0.join(", "))]
@@ -58,7 +60,9 @@ pub enum CompileError {
     #[error("{}", .0.join("\n"))]
     NeedsCluster(Vec<String>),
     /// A session policy for another tier.
-    #[error("{place}: spec.cacheTierRef.name: no CacheTier {wanted:?} is here; write {tier:?} or remove the SessionPolicy")]
+    #[error(
+        "{place}: spec.cacheTierRef.name: no CacheTier {wanted:?} is here; write {tier:?} or remove the SessionPolicy"
+    )]
     OtherTier {
         /// Where the policy stands.
         place: String,
@@ -68,7 +72,9 @@ pub enum CompileError {
         tier: String,
     },
     /// The Secret with the URL is not there.
-    #[error("{place}: {field}: Secret {secret:?} is not among the manifests; add it to the folder (kind: Secret with stringData.{key}){or_url}")]
+    #[error(
+        "{place}: {field}: Secret {secret:?} is not among the manifests; add it to the folder (kind: Secret with stringData.{key}){or_url}"
+    )]
     NoSecret {
         /// Where the tier stands.
         place: String,
@@ -104,7 +110,9 @@ pub enum CompileError {
         source: UrlError,
     },
     /// Two databases.
-    #[error("keyspace.database is {tier} and the URL of Redis names database {url}; give one of the two")]
+    #[error(
+        "keyspace.database is {tier} and the URL of Redis names database {url}; give one of the two"
+    )]
     Database {
         /// What the tier says.
         tier: u32,
@@ -112,11 +120,13 @@ pub enum CompileError {
         url: u32,
     },
     /// `rediss://` and `tls.mode: Disabled`, or the reverse.
-    #[error("redis.tls.mode is Disabled and the URL of Redis begins with rediss://; remove redis.tls or write redis://")]
+    #[error(
+        "redis.tls.mode is Disabled and the URL of Redis begins with rediss://; remove redis.tls or write redis://"
+    )]
     Tls,
 }
 
-/// Compiles the one CacheTier among the manifests. `redis_url` is what the process was given as
+/// Compiles the one `CacheTier` among the manifests. `redis_url` is what the process was given as
 /// `REDIS_URL`; for topology External it takes the place of the Secret.
 pub fn compile(manifests: &Manifests, redis_url: Option<&str>) -> Result<Compiled, CompileError> {
     let tier = the_tier(manifests)?;
@@ -214,7 +224,11 @@ fn generation(tier: &CacheTier) -> u64 {
 }
 
 fn database(tier: &CacheTier, url: &RedisUrl) -> Result<u32, CompileError> {
-    let declared = tier.spec.keyspace.as_ref().and_then(|keyspace| keyspace.database);
+    let declared = tier
+        .spec
+        .keyspace
+        .as_ref()
+        .and_then(|keyspace| keyspace.database);
     match (declared, url.database) {
         (Some(tier), Some(url)) if tier != url => Err(CompileError::Database { tier, url }),
         (declared, url) => Ok(declared.or(url).unwrap_or_default()),
@@ -274,8 +288,7 @@ impl Source<'_> {
         if let Some(tls) = &self.tier.resource.spec.redis.tls {
             if let Some(ca) = &tls.ca_secret_ref {
                 let field = "spec.redis.tls.caSecretRef";
-                credentials.ca_certificate =
-                    Some(self.secret(ca, "ca.crt", field, "")?.to_owned());
+                credentials.ca_certificate = Some(self.secret(ca, "ca.crt", field, "")?.to_owned());
             }
             if let Some(name) = &tls.client_certificate_secret_name {
                 let field = "spec.redis.tls.clientCertificateSecretName";
@@ -284,7 +297,8 @@ impl Source<'_> {
                         name: name.clone(),
                         key: Some(key.to_owned()),
                     };
-                    self.secret(&reference, key, field, "").map(ToOwned::to_owned)
+                    self.secret(&reference, key, field, "")
+                        .map(ToOwned::to_owned)
                 };
                 credentials.client_certificate = Some(part("tls.crt")?);
                 credentials.client_key = Some(part("tls.key")?);
@@ -304,8 +318,7 @@ impl Source<'_> {
         let place = || self.tier.place.to_string();
         let same = |secret: &&Located<Secret>| {
             let namespace_of = secret.resource.namespace.as_deref().unwrap_or("default");
-            secret.resource.name == reference.name
-                && namespace_of == namespace(&self.tier.resource)
+            secret.resource.name == reference.name && namespace_of == namespace(&self.tier.resource)
         };
         let secret = &self
             .manifests

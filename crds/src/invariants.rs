@@ -14,7 +14,7 @@ pub use self::{cache_tier::cache_tier, session_policy::session_policy};
 
 /// One rule about the object at a place in the spec.
 pub struct Invariant {
-    /// Where the object is: `` for the spec, `redis`, `rules[]` for each rule.
+    /// Where the object is: empty for the spec, `redis`, `rules[]` for each rule.
     pub at: &'static str,
     /// The field that the message is about, below `at`; empty when it is the object itself.
     pub field: &'static str,
@@ -23,8 +23,11 @@ pub struct Invariant {
     /// Names the field and the remedy.
     pub message: String,
     /// The rule again: the object and, on an update, the object before.
-    pub holds: Box<dyn Fn(&Value, Option<&Value>) -> bool>,
+    pub holds: Holds,
 }
+
+/// Whether an object satisfies a rule: the object and, on an update, the object before.
+pub type Holds = Box<dyn Fn(&Value, Option<&Value>) -> bool>;
 
 /// A rule about one object.
 fn rule(
@@ -77,12 +80,7 @@ fn positive(at: &'static str, field: &'static str, remedy: &str) -> Invariant {
 }
 
 /// A duration that must not exceed another one, where both are given.
-fn ordered(
-    at: &'static str,
-    short: &'static str,
-    long: &'static str,
-    message: &str,
-) -> Invariant {
+fn ordered(at: &'static str, short: &'static str, long: &'static str, message: &str) -> Invariant {
     let present = |path: &str| {
         let mut steps = Vec::new();
         for (end, _) in path

@@ -7,6 +7,7 @@ mod read;
 mod secret;
 
 use std::{
+    cell::OnceCell,
     fmt,
     path::{Path, PathBuf},
 };
@@ -111,8 +112,10 @@ pub fn parse_manifests(name: &str, text: &str) -> Result<Manifests, LoadError> {
 }
 
 struct Loader {
-    tier: Validator,
-    session: Validator,
+    // Made when the first resource of the kind comes: it costs a few milliseconds, and a sidecar
+    // should be up at once.
+    tier: OnceCell<Validator>,
+    session: OnceCell<Validator>,
     found: Manifests,
     problems: Vec<Problem>,
 }
@@ -120,8 +123,8 @@ struct Loader {
 impl Loader {
     fn new() -> Self {
         Self {
-            tier: Validator::cache_tier(),
-            session: Validator::session_policy(),
+            tier: OnceCell::new(),
+            session: OnceCell::new(),
             found: Manifests::default(),
             problems: Vec::new(),
         }
@@ -151,12 +154,22 @@ impl Loader {
         }
         match (version, kind) {
             (API_VERSION, "CacheTier") => {
-                if let Some(resource) = checked(&self.tier, value, place, &mut self.problems) {
+                if let Some(resource) = checked(
+                    self.tier.get_or_init(Validator::cache_tier),
+                    value,
+                    place,
+                    &mut self.problems,
+                ) {
                     self.found.tiers.push(resource);
                 }
             }
             (API_VERSION, "SessionPolicy") => {
-                if let Some(resource) = checked(&self.session, value, place, &mut self.problems) {
+                if let Some(resource) = checked(
+                    self.session.get_or_init(Validator::session_policy),
+                    value,
+                    place,
+                    &mut self.problems,
+                ) {
                     self.found.sessions.push(resource);
                 }
             }
@@ -246,7 +259,11 @@ impl fmt::Display for Place {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { place, path, message } = self;
+        let Self {
+            place,
+            path,
+            message,
+        } = self;
         if path.is_empty() {
             write!(f, "{place}: {message}")
         } else {

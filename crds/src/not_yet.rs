@@ -21,27 +21,78 @@ const fn not_yet(path: &'static str, instead: &'static str) -> NotYet {
 
 /// Fields of a `CacheTier` that work nowhere yet.
 pub const CACHE_TIER: &[NotYet] = &[
-    not_yet("keyspace.previousVersions", "a new schemaVersion starts empty and old keys fall out by their TTL; remove it"),
-    not_yet("redis.backup", "back up with the tools of your storage; remove it"),
+    not_yet(
+        "keyspace.previousVersions",
+        "a new schemaVersion starts empty and old keys fall out by their TTL; remove it",
+    ),
+    not_yet(
+        "redis.backup",
+        "back up with the tools of your storage; remove it",
+    ),
     not_yet("local.coherence=Broadcast", "write Tracking or TtlOnly"),
-    not_yet("local.mode=Shadow", "hits are counted while they are served; write Active or remove it"),
-    not_yet("local.rampPercent", "switch the local tier on rule by rule with cache: Both and RemoteOnly; remove it"),
-    not_yet("compression", "values are stored as the app writes them; remove it"),
-    not_yet("resilience.circuitBreaker", "commandTimeout, maxRetries and backoffMax bound the wait; remove it"),
-    not_yet("resilience.offlineQueue", "whenUnavailable: Memory keeps apps working; remove it"),
-    not_yet("rules[].tags", "keys can be invalidated by DEL and by their TTL; remove it"),
-    not_yet("rules[].write=Behind", "write Through, with onWriteError: Log where a lost write is no error"),
+    not_yet(
+        "local.mode=Shadow",
+        "hits are counted while they are served; write Active or remove it",
+    ),
+    not_yet(
+        "local.rampPercent",
+        "switch the local tier on rule by rule with cache: Both and RemoteOnly; remove it",
+    ),
+    not_yet(
+        "compression",
+        "values are stored as the app writes them; remove it",
+    ),
+    not_yet(
+        "resilience.circuitBreaker",
+        "commandTimeout, maxRetries and backoffMax bound the wait; remove it",
+    ),
+    not_yet(
+        "resilience.offlineQueue",
+        "whenUnavailable: Memory keeps apps working; remove it",
+    ),
+    not_yet(
+        "rules[].tags",
+        "keys can be invalidated by DEL and by their TTL; remove it",
+    ),
+    not_yet(
+        "rules[].write=Behind",
+        "write Through, with onWriteError: Log where a lost write is no error",
+    ),
     not_yet("rules[].stale", "entries end with their TTL; remove it"),
-    not_yet("rules[].refreshAhead", "the app fetches again after a miss; remove it"),
-    not_yet("rules[].origin", "the app fetches from its source after a miss; remove it"),
-    not_yet("origins", "the app fetches from its source after a miss; remove it"),
-    not_yet("events", "the app deletes the keys that a change concerns; remove it"),
+    not_yet(
+        "rules[].refreshAhead",
+        "the app fetches again after a miss; remove it",
+    ),
+    not_yet(
+        "rules[].origin",
+        "the app fetches from its source after a miss; remove it",
+    ),
+    not_yet(
+        "origins",
+        "the app fetches from its source after a miss; remove it",
+    ),
+    not_yet(
+        "events",
+        "the app deletes the keys that a change concerns; remove it",
+    ),
     not_yet("warm", "entries are kept from the first read on; remove it"),
-    not_yet("reconcile", "a short TTL bounds the difference to the source; remove it"),
-    not_yet("sidecar.image", "nothing injects sidecars; run the image of your choice and remove it"),
-    not_yet("sidecar.resources", "nothing injects sidecars; set resources where you start the sidecar and remove it"),
+    not_yet(
+        "reconcile",
+        "a short TTL bounds the difference to the source; remove it",
+    ),
+    not_yet(
+        "sidecar.image",
+        "nothing injects sidecars; run the image of your choice and remove it",
+    ),
+    not_yet(
+        "sidecar.resources",
+        "nothing injects sidecars; set resources where you start the sidecar and remove it",
+    ),
     not_yet("monitoring", "scrape /metrics of the admin port; remove it"),
-    not_yet("allowedNamespaces", "a tier serves its own namespace; remove it"),
+    not_yet(
+        "allowedNamespaces",
+        "a tier serves its own namespace; remove it",
+    ),
 ];
 
 /// What works in a cluster only: the local run starts no servers.
@@ -81,7 +132,11 @@ impl NotYet {
     /// The sentence.
     pub fn message(&self) -> String {
         match self.value() {
-            Some(value) => format!("{}: {value} is not available yet; {}", self.field(), self.instead),
+            Some(value) => format!(
+                "{}: {value} is not available yet; {}",
+                self.field(),
+                self.instead
+            ),
             None => format!("{} is not available yet; {}", self.field(), self.instead),
         }
     }

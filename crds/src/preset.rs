@@ -95,49 +95,60 @@ pub type Row = (&'static str, [String; 3]);
 /// `SessionPolicy`.
 pub fn table() -> (Vec<Row>, Vec<Row>) {
     fn by(field: &'static str, show: impl Fn(Preset) -> String) -> Row {
-        (field, Environment::ALL.map(|environment| show(environment.preset())))
+        (
+            field,
+            Environment::ALL.map(|environment| show(environment.preset())),
+        )
     }
-    fn same(field: &'static str, value: impl ToString) -> Row {
-        (field, [value.to_string(), value.to_string(), value.to_string()])
+    fn same(field: &'static str, value: &dyn ToString) -> Row {
+        (
+            field,
+            [value.to_string(), value.to_string(), value.to_string()],
+        )
     }
     let local = Local::default();
     let resilience = Resilience::default();
     let sidecar = Sidecar::default();
     let tier = vec![
-        same("caching", "Enabled"),
-        same("local.coherence", format!("{:?}", local.coherence)),
-        same("local.maxStaleness", local.max_staleness),
+        same("caching", &"Enabled"),
+        same("local.coherence", &format!("{:?}", local.coherence)),
+        same("local.maxStaleness", &local.max_staleness),
         by("local.memory", |p| p.local_memory.to_string()),
         by("ttl.default", |p| p.default_ttl.to_string()),
-        same("ttl.max", "no limit"),
+        same("ttl.max", &"no limit"),
         by("ttl.jitterPercent", |p| p.jitter_percent.to_string()),
-        same("ttl.scalePercent", 100),
-        by("resilience.whenUnavailable", |p| format!("{:?}", p.when_unavailable)),
-        same("resilience.connectTimeout", resilience.connect_timeout),
-        same("resilience.commandTimeout", resilience.command_timeout),
+        same("ttl.scalePercent", &100),
+        by("resilience.whenUnavailable", |p| {
+            format!("{:?}", p.when_unavailable)
+        }),
+        same("resilience.connectTimeout", &resilience.connect_timeout),
+        same("resilience.commandTimeout", &resilience.command_timeout),
         by("resilience.maxRetries", |p| p.max_retries.to_string()),
-        same("resilience.backoffBase", resilience.backoff_base),
-        same("resilience.backoffMax", resilience.backoff_max),
-        same("slowLogThreshold", SLOW_LOG_THRESHOLD),
-        same("sidecar.threads", sidecar.threads),
-        same("sidecar.maxClients", sidecar.max_clients),
-        same("sidecar.maxBulkSize", sidecar.max_bulk_size),
-        same("sidecar.outputLimit", sidecar.output_limit),
+        same("resilience.backoffBase", &resilience.backoff_base),
+        same("resilience.backoffMax", &resilience.backoff_max),
+        same("slowLogThreshold", &SLOW_LOG_THRESHOLD),
+        same("sidecar.threads", &sidecar.threads),
+        same("sidecar.maxClients", &sidecar.max_clients),
+        same("sidecar.maxBulkSize", &sidecar.max_bulk_size),
+        same("sidecar.outputLimit", &sidecar.output_limit),
         by("redis.memory", |p| p.redis_memory.to_string()),
-        same("redis.shards (Cluster)", CLUSTER_SHARDS),
-        same("redis.replicasPerShard (Replicated, Cluster)", REPLICAS_PER_SHARD),
+        same("redis.shards (Cluster)", &CLUSTER_SHARDS),
+        same(
+            "redis.replicasPerShard (Replicated, Cluster)",
+            &REPLICAS_PER_SHARD,
+        ),
     ];
     let sessions = vec![
         by("idleTimeout", |p| p.session_idle_timeout.to_string()),
-        same("absoluteTimeout", "no limit"),
-        same("rolling", "Enabled"),
+        same("absoluteTimeout", &"no limit"),
+        same("rolling", &"Enabled"),
         by("perUser.max", |p| p.sessions_per_user.to_string()),
-        same("perUser.onExceed", "EvictOldest"),
-        same("members.disconnectGrace", DISCONNECT_GRACE),
-        same("history.limit", HISTORY_LIMIT),
-        same("history.ttl", HISTORY_TTL),
-        same("rotation.grace", ROTATION_GRACE),
-        same("presence.ttl", PRESENCE_TTL),
+        same("perUser.onExceed", &"EvictOldest"),
+        same("members.disconnectGrace", &DISCONNECT_GRACE),
+        same("history.limit", &HISTORY_LIMIT),
+        same("history.ttl", &HISTORY_TTL),
+        same("rotation.grace", &ROTATION_GRACE),
+        same("presence.ttl", &PRESENCE_TTL),
     ];
     (tier, sessions)
 }

@@ -25,26 +25,38 @@ pub struct RedisUrl {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
     /// Another scheme, or none.
-    #[error("the URL of Redis must begin with redis:// or, for TLS, rediss://; it begins with {0:?}")]
+    #[error(
+        "the URL of Redis must begin with redis:// or, for TLS, rediss://; it begins with {0:?}"
+    )]
     Scheme(String),
     /// No host.
     #[error("the URL of Redis names no host; write redis://host:6379")]
     Host,
     /// Not a port.
     // The text itself is not shown: where an @ is missing it is the password.
-    #[error("the port in the URL of Redis is not a number from 1 to 65535; a login before the host ends with @")]
+    #[error(
+        "the port in the URL of Redis is not a number from 1 to 65535; a login before the host ends with @"
+    )]
     Port,
     /// Not a database.
-    #[error("the database in the URL of Redis is not a number; write for example /0, and %2F for a / inside a password")]
+    #[error(
+        "the database in the URL of Redis is not a number; write for example /0, and %2F for a / inside a password"
+    )]
     Database,
     /// `?…` or `#…`.
-    #[error("the URL of Redis carries parameters after ? or #, which are not understood; remove them, and write %3F or %23 inside a password")]
+    #[error(
+        "the URL of Redis carries parameters after ? or #, which are not understood; remove them, and write %3F or %23 inside a password"
+    )]
     Parameters,
     /// `%zz`.
-    #[error("the user or password in the URL of Redis has a % that is not followed by two hexadecimal digits; write %25 for a %")]
+    #[error(
+        "the user or password in the URL of Redis has a % that is not followed by two hexadecimal digits; write %25 for a %"
+    )]
     Escape,
     /// `user@`.
-    #[error("the URL of Redis names a user and no password; write user:password@, or :password@ for a password alone")]
+    #[error(
+        "the URL of Redis names a user and no password; write user:password@, or :password@ for a password alone"
+    )]
     NoPassword,
 }
 
@@ -165,8 +177,14 @@ mod tests {
     #[test]
     fn a_url_says_host_port_database_and_login_s1_9() {
         let url: RedisUrl = "redis://localhost".parse().unwrap();
-        assert_eq!((url.host.as_str(), url.port, url.tls), ("localhost", 6379, false));
-        assert_eq!((url.username, url.password, url.database), (None, None, None));
+        assert_eq!(
+            (url.host.as_str(), url.port, url.tls),
+            ("localhost", 6379, false)
+        );
+        assert_eq!(
+            (url.username, url.password, url.database),
+            (None, None, None)
+        );
         let url: RedisUrl = "rediss://app:s%40c%2Fret@[::1]:7000/3".parse().unwrap();
         assert_eq!((url.host.as_str(), url.port, url.tls), ("::1", 7000, true));
         assert_eq!(url.username.as_deref(), Some("app"));
@@ -198,6 +216,9 @@ mod tests {
         }
         let url: RedisUrl = "redis://user:hunter2@host".parse().unwrap();
         let shown = format!("{url:?}");
-        assert!(shown.contains("host") && !shown.contains("hunter2"), "{shown}");
+        assert!(
+            shown.contains("host") && !shown.contains("hunter2"),
+            "{shown}"
+        );
     }
 }

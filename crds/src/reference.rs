@@ -28,7 +28,10 @@ pub fn presets() -> String {
             "\n## {kind}\n\n| field | Production | Development | Test |\n|---|---|---|---|\n"
         );
         for (field, [production, development, test]) in &rows as &[Row] {
-            let _ = writeln!(page, "| `{field}` | {production} | {development} | {test} |");
+            let _ = writeln!(
+                page,
+                "| `{field}` | {production} | {development} | {test} |"
+            );
         }
     }
     page
@@ -76,8 +79,13 @@ fn rows(page: &mut String, schema: &Value, path: &str, not_yet: &[NotYet]) {
             format!("`{path}`")
         };
         let mut text = field["description"].as_str().unwrap_or_default().to_owned();
-        for entry in not_yet.iter().filter(|entry| entry.field().replace("[]", "[ ]") == path) {
-            let what = entry.value().map_or_else(String::new, |value| format!(" ({value})"));
+        for entry in not_yet
+            .iter()
+            .filter(|entry| entry.field().replace("[]", "[ ]") == path)
+        {
+            let what = entry
+                .value()
+                .map_or_else(String::new, |value| format!(" ({value})"));
             let _ = write!(text, " **Not available yet{what}:** {}.", entry.instead);
         }
         let text = text.replace('|', "\\|");
@@ -98,11 +106,24 @@ fn type_of(field: &Value) -> String {
     }
     let pattern_of = |schema: schemars::Schema| schema.get("pattern").cloned();
     match field["type"].as_str() {
-        Some("string") if Some(&field["pattern"]) == pattern_of(schemars::schema_for!(policy::Span)).as_ref() => "duration".to_owned(),
-        Some("string") if Some(&field["pattern"]) == pattern_of(schemars::schema_for!(policy::ByteSize)).as_ref() => "size".to_owned(),
+        Some("string")
+            if Some(&field["pattern"])
+                == pattern_of(schemars::schema_for!(policy::Span)).as_ref() =>
+        {
+            "duration".to_owned()
+        }
+        Some("string")
+            if Some(&field["pattern"])
+                == pattern_of(schemars::schema_for!(policy::ByteSize)).as_ref() =>
+        {
+            "size".to_owned()
+        }
         Some("string") => "text".to_owned(),
         Some("integer") => "number".to_owned(),
-        Some("array") => format!("list of {}", words(&field["items"]).unwrap_or_else(|| type_of(&field["items"]))),
+        Some("array") => format!(
+            "list of {}",
+            words(&field["items"]).unwrap_or_else(|| type_of(&field["items"]))
+        ),
         _ if field["additionalProperties"].is_object() => "texts by name".to_owned(),
         _ => "block".to_owned(),
     }

@@ -109,13 +109,16 @@ fn redis(redis: &Redis, preset: &Preset) -> ResolvedRedis {
 
 /// The prefix as it stands before each key: `studytool:production:v2:`.
 fn keyspace(keyspace: &Keyspace) -> config::Keyspace {
-    let segments = [&keyspace.prefix, &keyspace.schema_version];
+    let mut prefix = String::new();
+    for segment in [&keyspace.prefix, &keyspace.schema_version]
+        .into_iter()
+        .flatten()
+    {
+        prefix.push_str(segment.trim_end_matches(':'));
+        prefix.push(':');
+    }
     config::Keyspace {
-        prefix: segments
-            .into_iter()
-            .flatten()
-            .map(|segment| format!("{}:", segment.trim_end_matches(':')))
-            .collect(),
+        prefix,
         database: keyspace.database.unwrap_or_default(),
     }
 }
@@ -161,8 +164,12 @@ fn resilience(resilience: &Resilience, preset: &Preset) -> config::Resilience {
             .when_unavailable
             .unwrap_or(preset.when_unavailable)
             .into(),
-        connect_timeout: resilience.connect_timeout.unwrap_or(default.connect_timeout),
-        command_timeout: resilience.command_timeout.unwrap_or(default.command_timeout),
+        connect_timeout: resilience
+            .connect_timeout
+            .unwrap_or(default.connect_timeout),
+        command_timeout: resilience
+            .command_timeout
+            .unwrap_or(default.command_timeout),
         max_retries: resilience.max_retries.unwrap_or(preset.max_retries),
         backoff_base: base,
         backoff_max: max,

@@ -19,7 +19,11 @@ pub fn definitions() -> [CustomResourceDefinition; 2] {
 
 /// The definition of `CacheTier`.
 pub fn cache_tier() -> CustomResourceDefinition {
-    finish(&CacheTier::crd(), &invariants::cache_tier(), not_yet::CACHE_TIER)
+    finish(
+        &CacheTier::crd(),
+        &invariants::cache_tier(),
+        not_yet::CACHE_TIER,
+    )
 }
 
 /// The definition of `SessionPolicy`.
@@ -49,6 +53,13 @@ pub fn plain_enum(schema: &mut Schema) {
         _ => Vec::new(),
     };
     *schema = schemars::json_schema!({ "type": "string", "enum": words });
+}
+
+/// A map of at most `COUNT` texts of at most `LENGTH` characters.
+pub fn texts<const COUNT: u32, const LENGTH: u32>(schema: &mut Schema) {
+    schema.insert("maxProperties".to_owned(), COUNT.into());
+    let text = json!({ "type": "string", "maxLength": LENGTH });
+    schema.insert("additionalProperties".to_owned(), text);
 }
 
 fn finish(
@@ -101,6 +112,9 @@ fn tidy(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
             fields.remove("nullable");
+            if let Some(Value::Array(words)) = fields.get_mut("enum") {
+                words.retain(|word| !word.is_null());
+            }
             drop_rust_format(fields);
             if let Some(Value::String(text)) = fields.get_mut("description") {
                 *text = text.replace('\n', " ");

@@ -1,5 +1,14 @@
 //! `SessionPolicy`: how long sessions live, how many there may be, and who may be in them.
 
+#![allow(
+    clippy::doc_markdown,
+    reason = "these texts are shown by kubectl explain, where backticks around words are noise"
+)]
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "each printer column has a type of its own"
+)]
+
 use kube::CustomResource;
 use policy::Span;
 use schemars::JsonSchema;
@@ -19,11 +28,7 @@ use crate::condition::Status;
     shortname = "sesp",
     category = "pannier",
     derive = "PartialEq",
-    printcolumn(
-        name = "Tier",
-        type_ = "string",
-        json_path = ".spec.cacheTierRef.name"
-    ),
+    printcolumn(name = "Tier", type_ = "string", json_path = ".spec.cacheTierRef.name"),
     printcolumn(
         name = "Ready",
         type_ = "string",
@@ -85,7 +90,10 @@ pub struct SessionPolicySpec {
 #[serde(rename_all = "camelCase")]
 pub struct CacheTierRef {
     /// Its name.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
+    )]
     pub name: String,
 }
 

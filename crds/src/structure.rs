@@ -19,16 +19,22 @@ pub struct Finding {
     pub message: String,
 }
 
-/// All that is wrong with the form of a resource.
+/// All that is wrong with the form of a resource, by a schema that `envelope` completed.
 pub fn check(schema: &Value, resource: &Value) -> Vec<Finding> {
-    let mut schema = schema.clone();
-    // The API server adds these to every definition itself.
-    for (name, kind) in [("apiVersion", "string"), ("kind", "string"), ("metadata", "object")] {
+    let mut findings = Vec::new();
+    walk(schema, resource, "", &mut findings);
+    findings
+}
+
+/// Adds what the API server adds to every definition itself.
+pub fn envelope(schema: &mut Value) {
+    for (name, kind) in [
+        ("apiVersion", "string"),
+        ("kind", "string"),
+        ("metadata", "object"),
+    ] {
         schema["properties"][name] = serde_json::json!({ "type": kind });
     }
-    let mut findings = Vec::new();
-    walk(&schema, resource, "", &mut findings);
-    findings
 }
 
 fn walk(schema: &Value, value: &Value, path: &str, findings: &mut Vec<Finding>) {
@@ -63,10 +69,14 @@ fn check_text(schema: &Value, text: &str) -> Option<String> {
     }
     let length = text.chars().count() as u64;
     if let Some(max) = schema["maxLength"].as_u64().filter(|max| length > *max) {
-        return Some(format!("has {length} characters, at most {max} are allowed"));
+        return Some(format!(
+            "has {length} characters, at most {max} are allowed"
+        ));
     }
     if let Some(min) = schema["minLength"].as_u64().filter(|min| length < *min) {
-        return Some(format!("has {length} characters, at least {min} are needed"));
+        return Some(format!(
+            "has {length} characters, at least {min} are needed"
+        ));
     }
     let pattern = schema["pattern"].as_str()?;
     let fits = Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(text));
@@ -75,7 +85,8 @@ fn check_text(schema: &Value, text: &str) -> Option<String> {
 
 /// The patterns of durations, sizes and key patterns have parsers with better words.
 fn unreadable(schema: &Value, text: &str, pattern: &str) -> String {
-    let is = |type_: schemars::Schema| type_.get("pattern").and_then(Value::as_str) == Some(pattern);
+    let is =
+        |type_: schemars::Schema| type_.get("pattern").and_then(Value::as_str) == Some(pattern);
     let span = text.parse::<Span>().map_err(|error| error.to_string());
     let size = text.parse::<ByteSize>().map_err(|error| error.to_string());
     let parsed = if is(schemars::schema_for!(Span)) {
@@ -146,10 +157,16 @@ fn walk_list(schema: &Value, items: &[Value], path: &str, findings: &mut Vec<Fin
     let mut report = |path: String, message: String| findings.push(Finding { path, message });
     let count = items.len() as u64;
     if let Some(max) = schema["maxItems"].as_u64().filter(|max| count > *max) {
-        report(path.to_owned(), format!("has {count} entries, at most {max} are allowed"));
+        report(
+            path.to_owned(),
+            format!("has {count} entries, at most {max} are allowed"),
+        );
     }
     if let Some(min) = schema["minItems"].as_u64().filter(|min| count < *min) {
-        report(path.to_owned(), format!("has {count} entries, at least {min} are needed"));
+        report(
+            path.to_owned(),
+            format!("has {count} entries, at least {min} are needed"),
+        );
     }
     let key = schema["x-kubernetes-list-map-keys"][0].as_str();
     let is_set = schema["x-kubernetes-list-type"] == "set";
@@ -171,7 +188,12 @@ fn walk_list(schema: &Value, items: &[Value], path: &str, findings: &mut Vec<Fin
         }
     }
     for (index, item) in items.iter().enumerate() {
-        walk(&schema["items"], item, &format!("{path}[{index}]"), findings);
+        walk(
+            &schema["items"],
+            item,
+            &format!("{path}[{index}]"),
+            findings,
+        );
     }
 }
 
@@ -198,14 +220,25 @@ fn walk_object(
     }
     let count = fields.len() as u64;
     if let Some(max) = schema["maxProperties"].as_u64().filter(|max| count > *max) {
-        report(path.to_owned(), format!("has {count} entries, at most {max} are allowed"));
+        report(
+            path.to_owned(),
+            format!("has {count} entries, at most {max} are allowed"),
+        );
     }
     let known = schema["properties"].as_object();
     for (name, value) in fields {
-        match (known.and_then(|known| known.get(name)), &schema["additionalProperties"]) {
+        match (
+            known.and_then(|known| known.get(name)),
+            &schema["additionalProperties"],
+        ) {
             (Some(field), _) => walk(field, value, &below(name), findings),
             (None, Value::Object(_)) => {
-                walk(&schema["additionalProperties"], value, &below(name), findings);
+                walk(
+                    &schema["additionalProperties"],
+                    value,
+                    &below(name),
+                    findings,
+                );
             }
             (None, _) if known.is_some() => {
                 let names = known.into_iter().flat_map(Map::keys).map(String::as_str);
@@ -224,7 +257,12 @@ pub fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.collect();
     let nearest = known
         .iter()
-        .map(|candidate| (distance(&name.to_lowercase(), &candidate.to_lowercase()), candidate))
+        .map(|candidate| {
+            (
+                distance(&name.to_lowercase(), &candidate.to_lowercase()),
+                candidate,
+            )
+        })
         .min();
     match nearest {
         Some((distance, nearest)) if distance <= 1 + nearest.len() / 3 => {

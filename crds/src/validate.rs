@@ -1,6 +1,7 @@
 //! The whole verdict on one resource, without an API server: form, then what does not work yet,
 //! then the invariants. The messages are the ones that the API server gives.
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::Value;
 
 use crate::{
@@ -20,19 +21,29 @@ pub struct Validator {
 impl Validator {
     /// For `CacheTier`.
     pub fn cache_tier() -> Self {
-        Self {
-            schema: schema::open_api(&schema::cache_tier()),
-            invariants: invariants::cache_tier(),
-            not_yet: not_yet::CACHE_TIER,
-        }
+        Self::new(
+            &schema::cache_tier(),
+            invariants::cache_tier(),
+            not_yet::CACHE_TIER,
+        )
     }
 
     /// For `SessionPolicy`.
     pub fn session_policy() -> Self {
+        Self::new(&schema::session_policy(), invariants::session_policy(), &[])
+    }
+
+    fn new(
+        definition: &CustomResourceDefinition,
+        invariants: Vec<Invariant>,
+        not_yet: &'static [NotYet],
+    ) -> Self {
+        let mut schema = schema::open_api(definition);
+        structure::envelope(&mut schema);
         Self {
-            schema: schema::open_api(&schema::session_policy()),
-            invariants: invariants::session_policy(),
-            not_yet: &[],
+            schema,
+            invariants,
+            not_yet,
         }
     }
 

@@ -57,7 +57,7 @@ pub struct Redis {
     /// Further settings of the server by their names in redis.conf, at most 64; those that have
     /// a field here are refused. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64), inner(length(max = 512)))]
+    #[schemars(transform = crate::schema::texts::<64, 512>)]
     pub config: BTreeMap<String, String>,
     /// Regular copies of the data outside the cluster. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -132,7 +132,10 @@ pub struct External {
 #[serde(rename_all = "camelCase")]
 pub struct SecretKey {
     /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
+    )]
     pub name: String,
     /// Key in the Secret. Default: the usual one of the field, see there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -153,7 +156,10 @@ pub struct Tls {
     /// Name of a Secret with `tls.crt` and `tls.key`, for servers that ask for a client
     /// certificate. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
+    )]
     pub client_certificate_secret_name: Option<String>,
     /// Name to expect in the server's certificate. Default: the host of the URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -263,15 +269,15 @@ pub struct Backup {
 pub struct Pod {
     /// Further labels, at most 32. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32), inner(length(max = 63)))]
+    #[schemars(transform = crate::schema::texts::<32, 63>)]
     pub labels: BTreeMap<String, String>,
     /// Further annotations, at most 32. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32), inner(length(max = 1024)))]
+    #[schemars(transform = crate::schema::texts::<32, 1024>)]
     pub annotations: BTreeMap<String, String>,
     /// Labels of the nodes to run on, at most 32. Default: any node.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32), inner(length(max = 63)))]
+    #[schemars(transform = crate::schema::texts::<32, 63>)]
     pub node_selector: BTreeMap<String, String>,
     /// Taints of nodes to accept, at most 16. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

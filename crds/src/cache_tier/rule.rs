@@ -10,13 +10,21 @@ use serde::{Deserialize, Serialize};
 pub struct Rule {
     /// Name of the rule, unique in the tier: metric label, log field, answer of PANNIER.WHY.
     /// Lower-case letters, digits and `-`, at most 63.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")
+    )]
     pub name: String,
     /// Key pattern in segments joined by `:`, at most 256 characters. A segment is literal text,
     /// or `{name}`, which stands for exactly one segment and captures it; a last segment `*`
     /// stands for the rest of the key: `analytics:ghosts:{guildId}:{since}`, `user:*`.
     #[serde(rename = "match")]
-    #[schemars(length(min = 1, max = 256), regex(pattern = r"^(([^\x00-\x1f:{}*?\[\]\\]|\\[{}*?\[\]\\])*:|\{[A-Za-z][A-Za-z0-9_]*\}:)*(([^\x00-\x1f:{}*?\[\]\\]|\\[{}*?\[\]\\])+|\{[A-Za-z][A-Za-z0-9_]*\}|\*)$"))]
+    #[schemars(
+        length(min = 1, max = 256),
+        regex(
+            pattern = r"^(([^\x00-\x1f:{}*?\[\]\\]|\\[{}*?\[\]\\])*:|\{[A-Za-z][A-Za-z0-9_]*\}:)*(([^\x00-\x1f:{}*?\[\]\\]|\\[{}*?\[\]\\])+|\{[A-Za-z][A-Za-z0-9_]*\}|\*)$"
+        )
+    )]
     pub pattern: String,
     /// Which tiers hold matching keys. Both: Redis and the local tier. LocalOnly: only this
     /// sidecar's memory, never sent to Redis. RemoteOnly: Redis with TTLs, no local copy.

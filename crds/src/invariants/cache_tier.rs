@@ -53,16 +53,25 @@ pub fn cache_tier() -> Vec<Invariant> {
 }
 
 fn keyspace() -> Vec<Invariant> {
-    vec![rule(
-        "",
-        "keyspace",
-        "self.redis.topology != 'Cluster' || !has(self.keyspace) || !has(self.keyspace.database) || self.keyspace.database == 0",
-        "keyspace.database must be 0 with redis.topology Cluster, which has no other database; separate apps by keyspace.prefix",
-        |spec| {
-            !is(spec, "redis.topology", "Cluster")
-                || number(spec, "keyspace.database").is_none_or(|database| database == 0)
-        },
-    )]
+    vec![
+        rule(
+            "",
+            "caching",
+            "!has(self.caching) || self.caching != 'Disabled' || self.redis.topology != 'None'",
+            "caching: Disabled passes commands on to Redis, and redis.topology None has none; remove caching or choose another topology",
+            |spec| !is(spec, "caching", "Disabled") || !is(spec, "redis.topology", "None"),
+        ),
+        rule(
+            "",
+            "keyspace",
+            "self.redis.topology != 'Cluster' || !has(self.keyspace) || !has(self.keyspace.database) || self.keyspace.database == 0",
+            "keyspace.database must be 0 with redis.topology Cluster, which has no other database; separate apps by keyspace.prefix",
+            |spec| {
+                !is(spec, "redis.topology", "Cluster")
+                    || number(spec, "keyspace.database").is_none_or(|database| database == 0)
+            },
+        ),
+    ]
 }
 
 fn topology() -> Vec<Invariant> {
@@ -94,9 +103,7 @@ fn topology() -> Vec<Invariant> {
             "persistence",
             format!("!has(self.persistence) || !({no_server})"),
             "redis.persistence has no effect with topology None or External, where no server is run for you; remove it",
-            |redis| {
-                !has(redis, "persistence") || !any_of(redis, "topology", &["None", "External"])
-            },
+            |redis| !has(redis, "persistence") || !any_of(redis, "topology", &["None", "External"]),
         ),
     ];
     let absent: Vec<String> = SERVER_FIELDS
@@ -128,8 +135,7 @@ fn servers() -> Vec<Invariant> {
             "!has(self.shards) || self.topology in ['Cluster', 'None', 'External']",
             "redis.shards is only for topology Cluster; Standalone and Replicated have one shard, remove redis.shards",
             |redis| {
-                !has(redis, "shards")
-                    || any_of(redis, "topology", &["Cluster", "None", "External"])
+                !has(redis, "shards") || any_of(redis, "topology", &["Cluster", "None", "External"])
             },
         ),
         rule(
@@ -170,9 +176,11 @@ fn servers() -> Vec<Invariant> {
                 "redis.config must not set what has a field of its own or belongs to the operator; remove from redis.config: {}",
                 OWN_SETTINGS.join(", ")
             ),
-            |redis| OWN_SETTINGS.iter().all(|name| {
-                get(redis, "config").is_none_or(|config| config.get(name).is_none())
-            }),
+            |redis| {
+                OWN_SETTINGS.iter().all(|name| {
+                    get(redis, "config").is_none_or(|config| config.get(name).is_none())
+                })
+            },
         ),
         rule(
             "redis.auth",
@@ -222,9 +230,7 @@ fn changes() -> Vec<Invariant> {
             "topology",
             "!(oldSelf.topology in ['Standalone', 'Replicated', 'Cluster']) || self.topology in ['Standalone', 'Replicated', 'Cluster']",
             "redis.topology cannot change to None or External while servers with data are run for it; create a second CacheTier, move the apps to it, then delete this one",
-            |new, old| {
-                !any_of(old, "topology", &SERVED) || any_of(new, "topology", &SERVED)
-            },
+            |new, old| !any_of(old, "topology", &SERVED) || any_of(new, "topology", &SERVED),
         ),
         transition(
             "redis.persistence",
@@ -297,6 +303,16 @@ fn local_and_ttl() -> Vec<Invariant> {
 }
 
 fn rules() -> Vec<Invariant> {
+    const UNTOUCHED: &[&str] = &[
+        "ttl",
+        "localTtl",
+        "negativeTtl",
+        "maxValueSize",
+        "onWriteError",
+        "write",
+    ];
+    const UNUSED_LOCAL_ONLY: &[&str] = &["localTtl", "negativeTtl", "onWriteError", "write"];
+    const UNUSED_REMOTE_ONLY: &[&str] = &["localTtl", "negativeTtl", "maxValueSize"];
     let absent = |fields: &[&str]| {
         let absent: Vec<String> = fields.iter().map(|f| format!("!has(self.{f})")).collect();
         absent.join(" && ")
@@ -304,20 +320,27 @@ fn rules() -> Vec<Invariant> {
     let none_of = |fields: &'static [&'static str]| {
         move |rule: &Value| fields.iter().all(|field| !has(rule, field))
     };
-    const UNTOUCHED: &[&str] = &[
-        "ttl", "localTtl", "negativeTtl", "maxValueSize", "onWriteError", "write",
-    ];
-    const UNUSED_LOCAL_ONLY: &[&str] = &["localTtl", "negativeTtl", "onWriteError", "write"];
-    const UNUSED_REMOTE_ONLY: &[&str] = &["localTtl", "negativeTtl", "maxValueSize"];
     let mut all = vec![
-        positive("rules[]", "ttl", "use cache: Bypass for keys that must not be cached"),
-        positive("rules[]", "localTtl", "use cache: RemoteOnly for keys without a local copy"),
+        positive(
+            "rules[]",
+            "ttl",
+            "use cache: Bypass for keys that must not be cached",
+        ),
+        positive(
+            "rules[]",
+            "localTtl",
+            "use cache: RemoteOnly for keys without a local copy",
+        ),
         positive("rules[]", "negativeTtl", "remove it to remember no misses"),
     ];
     for (mode, fields, why) in [
         ("Bypass", UNTOUCHED, "passes keys through untouched"),
         ("Deny", UNTOUCHED, "refuses keys"),
-        ("LocalOnly", UNUSED_LOCAL_ONLY, "keeps keys in memory only, where ttl alone counts"),
+        (
+            "LocalOnly",
+            UNUSED_LOCAL_ONLY,
+            "keeps keys in memory only, where ttl alone counts",
+        ),
         ("RemoteOnly", UNUSED_REMOTE_ONLY, "keeps no local copy"),
     ] {
         let unused = none_of(fields);
@@ -340,9 +363,8 @@ fn rules() -> Vec<Invariant> {
 
 fn sidecar() -> Vec<Invariant> {
     const PORTS: [(&str, u64); 3] = [("redis", 6379), ("http", 6380), ("admin", 9464)];
-    let port = |(name, default): (&str, u64)| {
-        format!("(has(self.{name}) ? self.{name} : {default})")
-    };
+    let port =
+        |(name, default): (&str, u64)| format!("(has(self.{name}) ? self.{name} : {default})");
     let [redis, http, admin] = PORTS.map(port);
     vec![rule(
         "sidecar.ports",

@@ -28,7 +28,11 @@ pub fn session_policy() -> Vec<Invariant> {
         ),
         positive("history", "ttl", "remove history to keep no versions"),
         positive("creationRateLimit", "window", "write for example 1m"),
-        positive("rotation", "interval", "remove rotation to exchange tokens only on request"),
+        positive(
+            "rotation",
+            "interval",
+            "remove rotation to exchange tokens only on request",
+        ),
         ordered(
             "rotation",
             "grace",

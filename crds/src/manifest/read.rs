@@ -67,7 +67,9 @@ pub fn documents(text: &str) -> Vec<Result<Value, String>> {
             .map_err(|error| format!("is not YAML: {error}"))
             .and_then(|value| {
                 serde_json::to_value(value).map_err(|error| {
-                    format!("holds YAML that is not JSON, such as a field name that is no text: {error}")
+                    format!(
+                        "holds YAML that is not JSON, such as a field name that is no text: {error}"
+                    )
                 })
             });
         let broken = value.is_err();
