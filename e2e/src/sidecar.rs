@@ -147,10 +147,14 @@ impl Sidecar {
         sidecar
     }
 
-    /// Starts it and waits until its tracked link is proven as well.
+    /// Starts it and waits until the local tier is in use as well.
     pub fn start_coherent(options: &SidecarOptions) -> Self {
         let sidecar = Self::start(options);
         sidecar.until_connected();
+        wait::until_true("the local tier is in use", || {
+            let in_state = |state| sidecar.metric("pannier_coherence_state", state);
+            in_state("\"tracking\"") + in_state("\"ttl_only\"") > 0.0
+        });
         sidecar
     }
 

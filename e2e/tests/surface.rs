@@ -443,4 +443,9 @@ fn b_9_the_example_manifests_run_without_a_cluster() {
         "S4.2 gives ghosts 5 minutes: {ttl}"
     );
     assert_eq!(app.run("TTL unmatched"), "-2");
+    // What it prints lets somebody see a miss and then a hit.
+    let printed = sidecar.log().to_lowercase();
+    for words in ["ready", "memory only", "heatmap", "curl", "redis-cli"] {
+        assert!(printed.contains(words), "{words} is not in: {printed}");
+    }
 }
