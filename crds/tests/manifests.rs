@@ -380,3 +380,42 @@ spec: {{cacheTierRef: {{name: {name}}}}}
         "{error}"
     );
 }
+
+#[test]
+fn texts_lists_and_maps_beyond_their_limits_are_refused_p9() {
+    let refused = |spec: &str, part: &str| {
+        let error = parse(&format!("{TIER}spec: {spec}")).unwrap_err();
+        assert!(error.contains(part), "{error}\nexpected {part}");
+    };
+    let prefix = "p".repeat(129);
+    refused(
+        &format!("{{redis: {{topology: None}}, keyspace: {{prefix: {prefix}}}}}"),
+        "spec.keyspace.prefix: has 129 characters, at most 128 are allowed",
+    );
+    refused(
+        "{redis: {topology: None}, keyspace: {prefix: ''}}",
+        "spec.keyspace.prefix: has 0 characters, at least 1 are needed",
+    );
+    let rules: Vec<String> = (0..257)
+        .map(|i| format!("{{name: r{i}, match: 'r{i}:*'}}"))
+        .collect();
+    refused(
+        &format!(
+            "{{redis: {{topology: None}}, rules: [{}]}}",
+            rules.join(", ")
+        ),
+        "spec.rules: has 257 entries, at most 256 are allowed",
+    );
+    let settings: Vec<String> = (0..65).map(|i| format!("s{i}: v")).collect();
+    refused(
+        &format!(
+            "{{redis: {{topology: Standalone, config: {{{}}}}}}}",
+            settings.join(", ")
+        ),
+        "spec.redis.config: has 65 entries, at most 64 are allowed",
+    );
+    refused(
+        "{redis: {topology: None}, warm: [{name: w, keys: []}]}",
+        "spec.warm[0].keys: has 0 entries, at least 1 are needed",
+    );
+}
