@@ -65,11 +65,21 @@ impl Wire {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
         stream.set_write_timeout(Some(Duration::from_secs(20)))?;
-        Ok(Self {
+        Ok(Self::of(stream))
+    }
+
+    /// Over a stream that is connected already.
+    pub const fn of(stream: TcpStream) -> Self {
+        Self {
             stream,
             buffer: Vec::new(),
             start: 0,
-        })
+        }
+    }
+
+    /// A second handle, for reading in one thread and writing in another.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self::of(self.stream.try_clone()?))
     }
 
     /// Connects and switches to RESP3.
