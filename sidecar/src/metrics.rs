@@ -4,6 +4,10 @@
 //! counting is a load and a store without bus locking; readers sum over the loops. Names and
 //! labels on `/metrics` are made in `metrics::export`, not here.
 
+pub mod export;
+pub mod rules;
+pub mod table;
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A counter with one writing thread.

@@ -1,22 +1,32 @@
 //! What the event loops and the control thread share.
 
-use std::sync::{
-    Arc,
-    atomic::{
-        AtomicBool, AtomicU64,
-        Ordering::{AcqRel, Acquire, Relaxed, Release},
+use std::{
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{AcqRel, Acquire, Relaxed, Release},
+        },
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use policy::{Policy, SidecarConfig};
+use policy::{
+    Policy, SidecarConfig,
+    config::{CacheMode, WhenUnavailable},
+};
 
 use crate::{
     client::Clients,
+    clock::Tick,
     command::{CommandTable, Prefix},
     config::Credentials,
-    metrics::LoopCounters,
+    metrics::{
+        LoopCounters,
+        rules::{RuleFigures, RuleTotals},
+    },
     store::Store,
     tier::Tier,
 };
@@ -27,8 +37,10 @@ pub struct Shared {
     version: AtomicU64,
     /// The local tier.
     pub tier: Arc<Tier>,
-    /// Memory mode and `LocalOnly` rules.
+    /// Memory mode.
     pub store: Mutex<Store>,
+    /// Keys of `LocalOnly` rules, where there is a Redis for the others.
+    pub local_only: Mutex<Store>,
     /// Subscriptions of memory mode.
     pub channels: Mutex<crate::engine::memory::Channels>,
     /// Built-in commands, merged with those of the server.
@@ -37,6 +49,12 @@ pub struct Shared {
     pub clients: Clients,
     /// Counters of each event loop.
     pub counters: Vec<Arc<LoopCounters>>,
+    /// What rules counted under earlier policies.
+    rule_totals: Mutex<RuleTotals>,
+    /// When each event loop last went round, in milliseconds of [`Tick`].
+    beats: Vec<AtomicU64>,
+    /// Connections, counted by the thread that accepts.
+    pub counters_of_listener: LoopCounters,
     /// What is known about the Redis behind us.
     pub upstream: UpstreamState,
     /// Listeners are bound; cleared when draining begins.
@@ -123,10 +141,32 @@ pub enum CoherenceState {
     Degraded(String),
 }
 
+/// How `local.memory` is divided: one bound for everything that is kept (P9).
+struct Budget {
+    tier: u64,
+    store: u64,
+    local_only: u64,
+}
+
+impl Budget {
+    /// Without Redis the store gets all. With it, memory mode and `LocalOnly` keys get a quarter
+    /// each where they are declared, and the local tier the rest.
+    fn of(config: &SidecarConfig) -> Self {
+        let memory = config.local.memory.0;
+        if config.upstream.is_none() {
+            return Self { tier: 0, store: memory, local_only: 0 };
+        }
+        let quarter = |wanted: bool| if wanted { memory / 4 } else { 0 };
+        let store = quarter(config.resilience.when_unavailable == WhenUnavailable::Memory);
+        let local_only = quarter(config.rules.iter().any(|rule| rule.cache == CacheMode::LocalOnly));
+        Self { tier: memory - store - local_only, store, local_only }
+    }
+}
+
 impl Shared {
     /// The shared state for `threads` event loops.
     pub fn new(active: Active, threads: usize) -> Arc<Self> {
-        let memory = active.config.local.memory.0;
+        let budget = Budget::of(&active.config);
         let connection = match active.config.upstream {
             None => Connection::None,
             Some(_) => Connection::Connecting,
@@ -134,12 +174,16 @@ impl Shared {
         let upstream = UpstreamState::default();
         upstream.facts.lock().connection = connection;
         Arc::new(Self {
-            tier: Arc::new(Tier::new(memory, threads)),
-            store: Mutex::new(Store::new(memory)),
+            tier: Arc::new(Tier::new(budget.tier, threads)),
+            store: Mutex::new(Store::new(budget.store)),
+            local_only: Mutex::new(Store::new(budget.local_only)),
             channels: Mutex::default(),
             commands: ArcSwap::from_pointee(CommandTable::builtin()),
             clients: Clients::default(),
             counters: (0..threads).map(|_| Arc::default()).collect(),
+            rule_totals: Mutex::default(),
+            beats: (0..threads).map(|_| AtomicU64::new(Tick::now().millis())).collect(),
+            counters_of_listener: LoopCounters::default(),
             upstream,
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
@@ -161,9 +205,31 @@ impl Shared {
 
     /// Puts a new configuration in force. What was kept under the old rules is dropped.
     pub fn activate(&self, active: Active) {
+        let mut totals = self.rule_totals.lock();
+        totals.change(&self.counters, &self.active.load().policy, &active.policy);
         self.active.store(Arc::new(active));
+        drop(totals);
         self.version.fetch_add(1, AcqRel);
         self.tier.flush();
+    }
+
+    /// What each rule in force has counted, in order.
+    pub fn rule_figures(&self) -> Vec<(Arc<str>, RuleFigures)> {
+        let totals = self.rule_totals.lock();
+        totals.figures(&self.counters, &self.active.load().policy)
+    }
+
+    /// The event loop number `index` lives; to be said at least every few seconds.
+    pub fn beat(&self, index: usize) {
+        self.beats[index].store(Tick::now().millis(), Relaxed);
+    }
+
+    /// The event loops that have not been heard of for longer than `limit`.
+    pub fn stuck_loops(&self, limit: Duration) -> Vec<usize> {
+        let now = Tick::now().millis();
+        let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let silent = |beat: &AtomicU64| now.saturating_sub(beat.load(Relaxed)) > limit;
+        (0..self.beats.len()).filter(|index| silent(&self.beats[*index])).collect()
     }
 
     /// Whether new work is refused because the process is about to end.

@@ -1,0 +1,302 @@
+//! `/metrics`: reads the counters when Prometheus asks and writes them under the names of `table`.
+
+use std::{collections::HashMap, sync::Arc};
+
+use prometheus::{
+    Registry, TextEncoder,
+    core::{Collector, Desc},
+    proto::{self, MetricFamily, MetricType},
+};
+
+use super::{
+    BUCKETS_US, Counter, FLUSHES, Histogram, LoopCounters, Outcome,
+    rules::RuleFigures,
+    table::{self, Kind, Metric},
+};
+use crate::{
+    command::CommandId,
+    state::{CoherenceState, Connection, Shared},
+};
+
+/// What `/metrics` shows.
+pub struct Exporter(Registry);
+
+/// Reads [`Shared`] when asked.
+struct Counters {
+    shared: Arc<Shared>,
+    descriptions: Vec<Desc>,
+}
+
+/// The families of one answer.
+#[derive(Default)]
+struct Families(Vec<MetricFamily>);
+
+// === impl Exporter ===
+
+impl Exporter {
+    /// An exporter of all counters of the process.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        let describe = |metric: &Metric| {
+            let labels = metric.labels.iter().map(ToString::to_string).collect();
+            Desc::new(metric.name.to_owned(), metric.help.to_owned(), labels, HashMap::new())
+                .expect("the table holds valid names only")
+        };
+        let descriptions = table::ALL.iter().map(describe).collect();
+        let registry = Registry::new();
+        registry
+            .register(Box::new(Counters { shared, descriptions }))
+            .expect("the registry is new");
+        Self(registry)
+    }
+
+    /// The text format of Prometheus.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        TextEncoder::new()
+            .encode_utf8(&self.0.gather(), &mut text)
+            .expect("families without samples are left out");
+        text
+    }
+}
+
+impl Collector for Counters {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut families = Families::default();
+        self.cache(&mut families);
+        self.rules(&mut families);
+        self.commands(&mut families);
+        self.clients(&mut families);
+        self.upstream(&mut families);
+        self.memory(&mut families);
+        self.process(&mut families);
+        families.0
+    }
+}
+
+// === impl Counters ===
+
+impl Counters {
+    fn sum(&self, of: impl Fn(&LoopCounters) -> &Counter) -> u64 {
+        self.shared.counters.iter().map(|counters| of(counters).get()).sum()
+    }
+
+    fn cache(&self, families: &mut Families) {
+        let stats = self.shared.tier.stats();
+        families.plain(&table::CACHE_COALESCED, self.sum(|counters| &counters.coalesced));
+        families.labelled(&table::CACHE_EVICTIONS, [(["size"], stats.evicted)]);
+        families.plain(&table::CACHE_ENTRIES, stats.entries);
+        families.plain(&table::CACHE_USED, stats.bytes);
+        families.plain(&table::CACHE_MAX, stats.max_bytes);
+        let flushes = (0..FLUSHES.len())
+            .map(|index| ([FLUSHES[index]], self.sum(|counters| &counters.flushes[index])));
+        families.labelled(&table::CACHE_FLUSHES, flushes);
+        families.plain(&table::CACHE_TOUCHES, self.sum(|counters| &counters.touches));
+        families.plain(&table::INVALIDATIONS, self.sum(|counters| &counters.invalidations));
+        let state = match self.shared.upstream.facts().coherence {
+            CoherenceState::Idle => "idle",
+            CoherenceState::Tracking => "tracking",
+            CoherenceState::TtlOnly => "ttl_only",
+            CoherenceState::Degraded(_) => "degraded",
+        };
+        let states = ["idle", "tracking", "ttl_only", "degraded"];
+        let states = states.map(|name| ([name], u64::from(name == state)));
+        families.labelled(&table::COHERENCE, states);
+    }
+
+    fn rules(&self, families: &mut Families) {
+        let policy = self.shared.active();
+        let rules = self.shared.rule_figures();
+        // Over all numbers, so that the sum does not shrink when a rule goes.
+        let sum = RuleFigures::total(&self.shared.counters);
+        let requests = |f: RuleFigures| [("hit", f.hits), ("miss", f.misses)];
+        let fills = |f: RuleFigures| [("kept", f.fills), ("overtaken", f.fills_refused)];
+        let requests_of_tier = requests(sum).map(|(result, count)| (["l1", result], count));
+        families.labelled(&table::CACHE_REQUESTS, requests_of_tier);
+        let fills_of_tier = fills(sum).map(|(result, count)| ([result], count));
+        families.labelled(&table::CACHE_FILLS, fills_of_tier);
+        let by_rule = |of: fn(RuleFigures) -> [(&'static str, u64); 2]| {
+            let series = move |(name, figures): &(Arc<str>, RuleFigures)| {
+                let name = name.to_string();
+                of(*figures).map(|(result, count)| ([name.clone(), result.to_owned()], count))
+            };
+            rules.iter().flat_map(series)
+        };
+        families.labelled(&table::RULE_REQUESTS, by_rule(requests));
+        families.labelled(&table::RULE_FILLS, by_rule(fills));
+        let masked =
+            rules.iter().map(|(name, figures)| ([name.to_string()], figures.write_errors_masked));
+        families.labelled(&table::RULE_MASKED, masked);
+        families.plain(&table::RULES, policy.policy.rules().len() as u64);
+    }
+
+    /// Only commands that were seen: a scrape is not a list of all of Redis.
+    fn commands(&self, families: &mut Families) {
+        let loops = &self.shared.counters;
+        let mut outcomes = Vec::new();
+        let mut durations = Vec::new();
+        for index in 0..super::COMMANDS {
+            let sum = |outcome: Outcome| -> u64 {
+                loops.iter().map(|c| c.commands[index].outcomes[outcome as usize].get()).sum()
+            };
+            let (ok, error) = (sum(Outcome::Ok), sum(Outcome::Error));
+            if ok + error == 0 {
+                continue;
+            }
+            // The loops count by `CommandId`; its last one is for everything else.
+            let name = CommandId::ALL.get(index).map_or("other", |(name, _)| name);
+            outcomes.extend([([name, "ok"], ok), ([name, "error"], error)]);
+            let histograms = loops.iter().map(|c| &c.commands[index].duration);
+            durations.push(([name], histogram(histograms)));
+        }
+        families.labelled(&table::COMMANDS, outcomes);
+        families.histograms(&table::COMMAND_DURATION, durations);
+        families.plain(&table::DENIED, self.sum(|counters| &counters.denied));
+    }
+
+    fn clients(&self, families: &mut Families) {
+        families.plain(&table::CLIENTS, self.shared.clients.len() as u64);
+        families.plain(&table::CONNECTIONS, self.sum(|counters| &counters.connections));
+        families.plain(&table::REJECTED, self.sum(|counters| &counters.rejected));
+        families.plain(&table::SLOW_READERS, self.sum(|counters| &counters.slow_readers));
+        families.plain(&table::PROTOCOL_ERRORS, self.sum(|counters| &counters.protocol_errors));
+        families.plain(&table::RECEIVED, self.sum(|counters| &counters.bytes_in));
+        families.plain(&table::SENT, self.sum(|counters| &counters.bytes_out));
+    }
+
+    fn upstream(&self, families: &mut Families) {
+        match self.shared.upstream.facts().connection {
+            Connection::None => {}
+            state => families.plain(&table::UPSTREAM_UP, u64::from(state == Connection::Ready)),
+        }
+        let histograms = self.shared.counters.iter().map(|counters| &counters.upstream);
+        families.histograms(&table::UPSTREAM_DURATION, [([""; 0], histogram(histograms))]);
+        families.plain(&table::UPSTREAM_CONNECTS, self.sum(|counters| &counters.upstream_connects));
+        families.plain(&table::UPSTREAM_ERRORS, self.sum(|counters| &counters.upstream_errors));
+        families.plain(&table::UPSTREAM_RETRIES, self.sum(|counters| &counters.upstream_retries));
+    }
+
+    fn memory(&self, families: &mut Families) {
+        let stats = self.shared.store.lock().stats();
+        families.plain(&table::MEMORY_KEYS, stats.keys as u64);
+        families.plain(&table::MEMORY_USED, stats.bytes as u64);
+        families.plain(&table::MEMORY_MAX, stats.limit as u64);
+        families.plain(&table::MEMORY_EVICTIONS, stats.evicted);
+        families.plain(&table::MEMORY_EXPIRED, stats.expired);
+        families.plain(&table::MEMORY_WRITES, self.sum(|counters| &counters.memory_writes));
+        families.plain(&table::MEMORY_DISCARDED, self.sum(|counters| &counters.memory_discarded));
+    }
+
+    fn process(&self, families: &mut Families) {
+        let reload = self.shared.reload.lock().clone();
+        let results = [(["applied"], reload.applied), (["refused"], reload.refused)];
+        families.labelled(&table::RELOADS, results);
+        families.plain(&table::RELOAD_OK, u64::from(reload.error.is_none()));
+        families.labelled(&table::BUILD_INFO, [([env!("CARGO_PKG_VERSION")], 1)]);
+    }
+}
+
+// === impl Families ===
+
+impl Families {
+    fn plain(&mut self, metric: &Metric, value: u64) {
+        self.labelled(metric, [([""; 0], value)]);
+    }
+
+    fn labelled<const N: usize, L: Into<String>>(
+        &mut self,
+        metric: &Metric,
+        series: impl IntoIterator<Item = ([L; N], u64)>,
+    ) {
+        let sample = |(labels, value): ([L; N], u64)| {
+            let mut sample = labels_of(metric, labels);
+            match metric.kind {
+                Kind::Counter => {
+                    let mut counter = proto::Counter::default();
+                    counter.set_value(float(value));
+                    sample.set_counter(counter);
+                }
+                Kind::Gauge => {
+                    let mut gauge = proto::Gauge::default();
+                    gauge.set_value(float(value));
+                    sample.set_gauge(gauge);
+                }
+                Kind::Histogram => unreachable!("{} has buckets", metric.name),
+            }
+            sample
+        };
+        self.family(metric, series.into_iter().map(sample).collect());
+    }
+
+    fn histograms<const N: usize, L: Into<String>>(
+        &mut self,
+        metric: &Metric,
+        series: impl IntoIterator<Item = ([L; N], proto::Histogram)>,
+    ) {
+        let sample = |(labels, histogram)| {
+            let mut sample = labels_of(metric, labels);
+            sample.set_histogram(histogram);
+            sample
+        };
+        self.family(metric, series.into_iter().map(sample).collect());
+    }
+
+    fn family(&mut self, metric: &Metric, samples: Vec<proto::Metric>) {
+        let mut family = MetricFamily::default();
+        family.set_name(metric.name.to_owned());
+        family.set_help(metric.help.to_owned());
+        family.set_field_type(match metric.kind {
+            Kind::Counter => MetricType::COUNTER,
+            Kind::Gauge => MetricType::GAUGE,
+            Kind::Histogram => MetricType::HISTOGRAM,
+        });
+        family.set_metric(samples);
+        self.0.push(family);
+    }
+}
+
+fn labels_of<const N: usize, L: Into<String>>(metric: &Metric, values: [L; N]) -> proto::Metric {
+    debug_assert_eq!(metric.labels.len(), N, "{}", metric.name);
+    let pair = |(name, value): (&&str, L)| {
+        let mut pair = proto::LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value(value.into());
+        pair
+    };
+    proto::Metric::from_label(metric.labels.iter().zip(values).map(pair).collect())
+}
+
+fn histogram<'a>(loops: impl Iterator<Item = &'a Histogram>) -> proto::Histogram {
+    let mut counts = [0; BUCKETS_US.len() + 1];
+    let mut sum_ns: u64 = 0;
+    for histogram in loops {
+        for (count, bucket) in counts.iter_mut().zip(&histogram.buckets) {
+            *count += bucket.get();
+        }
+        sum_ns = sum_ns.wrapping_add(histogram.sum_ns.get());
+    }
+    let mut cumulative = 0;
+    let buckets = BUCKETS_US.iter().zip(counts).map(|(bound, count)| {
+        cumulative += count;
+        let mut bucket = proto::Bucket::default();
+        bucket.set_upper_bound(float(*bound) / 1e6);
+        bucket.set_cumulative_count(cumulative);
+        bucket
+    });
+    let mut histogram = proto::Histogram::default();
+    histogram.set_bucket(buckets.collect());
+    histogram.set_sample_count(counts.iter().sum());
+    histogram.set_sample_sum(float(sum_ns) / 1e9);
+    histogram
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]
+fn float(value: u64) -> f64 {
+    value as f64
+}
+
+#[cfg(test)]
+mod tests;
