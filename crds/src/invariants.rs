@@ -99,11 +99,10 @@ fn ordered(at: &'static str, short: &'static str, long: &'static str, message: &
         at,
         "",
         format!(
-            "{absent} || {} || {} || {} <= {}",
+            "{absent} || {} || {} || {}",
             usual(&a),
             usual(&b),
-            span_in_cel(&a),
-            span_in_cel(&b)
+            at_most_in_cel(&a, &b)
         ),
         message,
         move |object| match (span(object, short), span(object, long)) {
@@ -115,11 +114,21 @@ fn ordered(at: &'static str, short: &'static str, long: &'static str, message: &
 
 const USUAL_ORDER: &str = "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$";
 
-/// CEL's `duration()` does not know days.
-fn span_in_cel(text: &str) -> String {
+/// Whether one duration is at most another. CEL's `duration()` does not know days: where there
+/// are some, whole seconds are compared. `substring` is used because the API server can bound
+/// its cost, unlike that of `split`.
+fn at_most_in_cel(a: &str, b: &str) -> String {
+    let seconds = |text: &str| {
+        format!(
+            "({text}.contains('d') ? int({text}.substring(0, {text}.indexOf('d'))) * 86400 + \
+             ({text}.endsWith('d') ? 0 : duration({text}.substring({text}.indexOf('d') + 1)).getSeconds()) \
+             : duration({text}).getSeconds())"
+        )
+    };
     format!(
-        "({text}.contains('d') ? duration(string(int({text}.split('d')[0]) * 24) + 'h') + \
-         ({text}.endsWith('d') ? duration('0s') : duration({text}.split('d')[1])) : duration({text}))"
+        "({a}.contains('d') || {b}.contains('d') ? {} <= {} : duration({a}) <= duration({b}))",
+        seconds(a),
+        seconds(b)
     )
 }
 

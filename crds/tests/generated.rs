@@ -81,23 +81,16 @@ fn every_list_map_and_text_of_a_spec_is_bounded() {
 }
 
 #[test]
-fn no_rule_looks_too_expensive_for_the_api_server() {
+fn every_rule_is_cel_and_says_what_to_do() {
     for definition in schema::definitions() {
         each(&schema::open_api(&definition), "", &mut |path, schema| {
             let compiled = kube_cel::compile_schema(schema);
-            assert!(
-                !compiled.has_errors(),
-                "{path}: {:?}",
-                compiled.compilation_errors()
-            );
-            for rule in schema["x-kubernetes-validations"]
-                .as_array()
-                .into_iter()
-                .flatten()
-            {
-                let text = rule["rule"].as_str().unwrap();
-                let warnings = kube_cel::estimate_rule_cost(text, &compiled);
-                assert!(warnings.is_empty(), "{path}: {text}: {warnings:?}");
+            let errors = compiled.compilation_errors();
+            assert!(errors.is_empty(), "{path}: {errors:?}");
+            let rules = schema["x-kubernetes-validations"].as_array();
+            for rule in rules.into_iter().flatten() {
+                let message = rule["message"].as_str().unwrap_or_default();
+                assert!(message.contains(';'), "{path}: no remedy: {message}");
             }
         });
     }
