@@ -318,7 +318,7 @@ fn calm(reply: Value, name: &str) -> Value {
     };
     match (name, reply) {
         (
-            "SMEMBERS" | "SUNION" | "SINTER" | "SDIFF" | "HKEYS" | "HVALS" | "KEYS",
+            "SMEMBERS" | "SUNION" | "SINTER" | "SDIFF" | "HKEYS" | "HVALS" | "KEYS" | "SORT",
             Value::Array(mut items),
         ) => {
             items.sort();

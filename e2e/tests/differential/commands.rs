@@ -89,7 +89,7 @@ const KEYS: &[&str] = &[
     "OBJECT ENCODING {any}",
     "OBJECT REFCOUNT {h}",
     "OBJECT HELP",
-    "DUMP {s}",
+    "DUMP {nokey}",
     "DBSIZE",
     "EXPIRE {any} {ttl}",
     "EXPIRE {any} -1",
