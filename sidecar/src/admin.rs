@@ -58,20 +58,33 @@ fn route(
     exporter: &Exporter,
 ) -> Result<Answer, Problem> {
     if !matches!(path, "/live" | "/ready" | "/metrics" | "/state") {
-        return Err(Problem::new(StatusCode::NOT_FOUND, "no such path")
-            .detail(format!("{:?} is not known; there are {PATHS}", problem::short(path))));
+        return Err(
+            Problem::new(StatusCode::NOT_FOUND, "no such path").detail(format!(
+                "{:?} is not known; there are {PATHS}",
+                problem::short(path)
+            )),
+        );
     }
     // HEAD is what some probes send; hyper leaves the body out.
     if !matches!(*method, Method::GET | Method::HEAD) {
-        return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this port is read-only")
-            .detail(format!("{method} is not known here; use GET"))
-            .header(ALLOW, HeaderValue::from_static("GET, HEAD")));
+        return Err(
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this port is read-only")
+                .detail(format!("{method} is not known here; use GET"))
+                .header(ALLOW, HeaderValue::from_static("GET, HEAD")),
+        );
     }
     match path {
         "/live" => live(shared),
         "/ready" => ready(shared),
-        "/metrics" => Ok(text("text/plain; version=0.0.4; charset=utf-8", exporter.text())),
-        _ => Ok(problem::json(StatusCode::OK, "application/json", &state::state(shared))),
+        "/metrics" => Ok(text(
+            "text/plain; version=0.0.4; charset=utf-8",
+            exporter.text(),
+        )),
+        _ => Ok(problem::json(
+            StatusCode::OK,
+            "application/json",
+            &state::state(shared),
+        )),
     }
 }
 
@@ -81,11 +94,13 @@ fn live(shared: &Shared) -> Result<Answer, Problem> {
         return Ok(text(PLAIN, "live\n".to_owned()));
     }
     let stuck: Vec<String> = stuck.iter().map(ToString::to_string).collect();
-    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "an event loop is stuck").detail(format!(
-        "event loops {} have not gone round for {} s; the process should be restarted",
-        stuck.join(", "),
-        SILENCE.as_secs()
-    )))
+    Err(
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "an event loop is stuck").detail(format!(
+            "event loops {} have not gone round for {} s; the process should be restarted",
+            stuck.join(", "),
+            SILENCE.as_secs()
+        )),
+    )
 }
 
 fn ready(shared: &Shared) -> Result<Answer, Problem> {
@@ -104,7 +119,9 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 
 fn text(kind: &'static str, text: String) -> Answer {
     let mut answer = Response::new(body::full(text));
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     answer
 }
 

@@ -16,14 +16,28 @@ use clap::{Parser, ValueEnum, builder::BoolishValueParser};
 // No `Debug`: a mistaken password in `--redis-url` must not reach a log.
 #[derive(Clone, Default, Parser)]
 #[command(name = "pannier-sidecar", version, max_term_width = 100)]
+#[expect(
+    clippy::doc_markdown,
+    reason = "clap prints these comments as they are"
+)]
 pub struct Args {
     /// Configuration file, YAML or JSON; read again when it changes.
-    #[arg(long, value_name = "FILE", env = "PANNIER_CONFIG", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "PANNIER_CONFIG",
+        hide_env_values = true
+    )]
     pub config: Option<PathBuf>,
 
     /// Custom resources to serve without a cluster: a file, or a folder of YAML files; read again
     /// when they change.
-    #[arg(long, value_name = "PATH", env = "PANNIER_MANIFESTS", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "PANNIER_MANIFESTS",
+        hide_env_values = true
+    )]
     pub manifests: Option<PathBuf>,
 
     /// Redis to stand in front of: redis://host[:port][/database], or rediss:// for TLS. A URL
@@ -34,23 +48,48 @@ pub struct Args {
     pub redis_url: Option<String>,
 
     /// Address for Redis clients; loopback only. Default: port 6379 on 127.0.0.1 and ::1.
-    #[arg(long, value_name = "ADDRESS", env = "PANNIER_LISTEN", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "PANNIER_LISTEN",
+        hide_env_values = true
+    )]
     pub listen: Option<String>,
 
     /// UNIX socket for Redis clients, beside the TCP address.
-    #[arg(long, value_name = "PATH", env = "PANNIER_UNIX_SOCKET", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "PANNIER_UNIX_SOCKET",
+        hide_env_values = true
+    )]
     pub unix_socket: Option<PathBuf>,
 
     /// Address of the HTTP API; loopback only. Default: 127.0.0.1:6380.
-    #[arg(long, value_name = "ADDRESS", env = "PANNIER_HTTP", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "PANNIER_HTTP",
+        hide_env_values = true
+    )]
     pub http: Option<String>,
 
     /// Address of probes, metrics and state. Default: 0.0.0.0:9464.
-    #[arg(long, value_name = "ADDRESS", env = "PANNIER_ADMIN", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "PANNIER_ADMIN",
+        hide_env_values = true
+    )]
     pub admin: Option<String>,
 
     /// Event loops, each on a thread of its own, 1 to 64. Default: 1.
-    #[arg(long, value_name = "N", env = "PANNIER_THREADS", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "PANNIER_THREADS",
+        hide_env_values = true
+    )]
     pub threads: Option<String>,
 
     /// Form of the log.
@@ -112,7 +151,9 @@ mod tests {
 
     #[test]
     fn help_names_the_variable_of_each_flag() {
-        let help = <Args as clap::CommandFactory>::command().render_long_help().to_string();
+        let help = <Args as clap::CommandFactory>::command()
+            .render_long_help()
+            .to_string();
         for name in [
             "PANNIER_CONFIG",
             "PANNIER_MANIFESTS",

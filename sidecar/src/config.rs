@@ -72,7 +72,9 @@ pub fn load(args: &Args, env: &Env) -> Result<Loaded, ConfigError> {
             Some(read)
         }
     };
-    let Some(mut read) = read else { return Err(problems.into_error()) };
+    let Some(mut read) = read else {
+        return Err(problems.into_error());
+    };
     read_secrets(&mut read, &mut files, &mut problems);
     let listen = listen_flags.apply(&mut read.config, &mut problems);
     address::refuse_loop(&read.config, &listen, &mut problems);
@@ -89,9 +91,17 @@ pub fn load(args: &Args, env: &Env) -> Result<Loaded, ConfigError> {
     let reports = policy.reports().iter().map(ToString::to_string);
     notes.extend(reports);
     let prefix = Prefix::new(read.config.keyspace.prefix.as_bytes());
-    let Read { config, credentials } = read;
+    let Read {
+        config,
+        credentials,
+    } = read;
     Ok(Loaded {
-        active: Active { config, policy, prefix, credentials },
+        active: Active {
+            config,
+            policy,
+            prefix,
+            credentials,
+        },
         listen,
         source: Source::new(args, env, &files),
         notes,
@@ -114,8 +124,11 @@ fn verdict(args: &Args, env: &Env) -> (String, u8) {
     match load(args, env) {
         Ok(loaded) => {
             let rules = loaded.active.policy.rules().len();
-            let mut text: String =
-                loaded.notes.iter().map(|note| format!("note: {note}\n")).collect();
+            let mut text: String = loaded
+                .notes
+                .iter()
+                .map(|note| format!("note: {note}\n"))
+                .collect();
             let plural = if rules == 1 { "rule" } else { "rules" };
             let _ = writeln!(text, "the configuration can be served: {rules} {plural}");
             (text, 0)
@@ -138,15 +151,26 @@ fn file(
     notes: &mut Vec<String>,
     problems: &mut Problems,
 ) -> Option<Read> {
-    let text = files.text("--config / PANNIER_CONFIG", path, policy::read::MAX_CONFIG_LEN, problems)?;
+    let text = files.text(
+        "--config / PANNIER_CONFIG",
+        path,
+        policy::read::MAX_CONFIG_LEN,
+        problems,
+    )?;
     match SidecarConfig::from_yaml(&text) {
         Ok(config) => {
-            let mut read = Read { config, ..Read::default() };
+            let mut read = Read {
+                config,
+                ..Read::default()
+            };
             given.complete_file(&mut read, notes, problems);
             Some(read)
         }
         Err(source) => {
-            problems.push(Problem::File { path: path.to_owned(), source });
+            problems.push(Problem::File {
+                path: path.to_owned(),
+                source,
+            });
             None
         }
     }
@@ -154,7 +178,10 @@ fn file(
 
 /// Reads the files that the configuration names; what is already known stays.
 fn read_secrets(read: &mut Read, files: &mut Files, problems: &mut Problems) {
-    let Read { config, credentials } = read;
+    let Read {
+        config,
+        credentials,
+    } = read;
     if let Some(upstream) = &config.upstream {
         if let Some(path) = &upstream.username_file {
             let name = files.secret("upstream.usernameFile", path.as_ref(), problems);
@@ -165,9 +192,21 @@ fn read_secrets(read: &mut Read, files: &mut Files, problems: &mut Problems) {
         }
         if let Some(tls) = &upstream.tls {
             for (place, path, pem) in [
-                ("upstream.tls.caFile", &tls.ca_file, &mut credentials.ca_certificate),
-                ("upstream.tls.certFile", &tls.cert_file, &mut credentials.client_certificate),
-                ("upstream.tls.keyFile", &tls.key_file, &mut credentials.client_key),
+                (
+                    "upstream.tls.caFile",
+                    &tls.ca_file,
+                    &mut credentials.ca_certificate,
+                ),
+                (
+                    "upstream.tls.certFile",
+                    &tls.cert_file,
+                    &mut credentials.client_certificate,
+                ),
+                (
+                    "upstream.tls.keyFile",
+                    &tls.key_file,
+                    &mut credentials.client_key,
+                ),
             ] {
                 if let Some(path) = path {
                     *pem = files.pem(place, path.as_ref(), problems);

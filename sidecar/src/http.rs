@@ -35,7 +35,7 @@ use crate::state::Shared;
 /// Most connections at a time; more wait.
 const CONNECTIONS: usize = 256;
 /// A request that takes longer to arrive is given up.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+const BODY_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Serves the API until it is dropped. `open` connects to an event loop as an app would.
 pub async fn serve<F>(listener: TcpListener, open: F, shared: Arc<Shared>)
@@ -50,7 +50,7 @@ where
     });
     server::serve(listener, CONNECTIONS, move |request| {
         let api = Arc::clone(&api);
-        async move { api.answer(request).await.unwrap_or_else(|problem| problem.answer()) }
+        async move { api.answer(request).await.unwrap_or_else(Problem::answer) }
     })
     .await;
 }
@@ -67,7 +67,10 @@ impl Api {
     async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
         guard::check_host(request.headers())?;
         let active = self.shared.active();
-        guard::check_password(request.headers(), active.credentials.local_password.as_ref())?;
+        guard::check_password(
+            request.headers(),
+            active.credentials.local_password.as_ref(),
+        )?;
         let uri = request.uri().clone();
         match path::parse(uri.path())? {
             Path::Stats => match *request.method() {
@@ -85,7 +88,13 @@ impl Api {
 
     async fn get(&self, key: &[u8], query: Option<&str>) -> Result<Answer, Problem> {
         no_parameters(query)?;
-        let Read { value, tier, result, rule, ttl_ms } = self.client.read(key).await?;
+        let Read {
+            value,
+            tier,
+            result,
+            rule,
+            ttl_ms,
+        } = self.client.read(key).await?;
         let mut answer = match value {
             Some(value) => {
                 let mut answer = Response::new(body::full(value));
@@ -116,8 +125,11 @@ impl Api {
         let value = tokio::time::timeout(BODY_TIMEOUT, self.budget.read(request.into_body()))
             .await
             .map_err(|_| {
-                Problem::new(StatusCode::REQUEST_TIMEOUT, "the value did not arrive in time")
-                    .detail("send the whole body within a minute")
+                Problem::new(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "the value did not arrive in time",
+                )
+                .detail("send the whole body within a minute")
             })??;
         self.client.set(key, &value.bytes, ttl).await?;
         Ok(empty(StatusCode::NO_CONTENT))
@@ -147,15 +159,22 @@ fn empty(status: StatusCode) -> Answer {
 
 fn not_allowed(request: &Request<Incoming>, allowed: &'static str) -> Problem {
     let method = request.method();
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this method does nothing here")
-        .detail(format!("{method} is not known for this path; use {allowed}"))
-        .header(ALLOW, HeaderValue::from_static(allowed))
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "this method does nothing here",
+    )
+    .detail(format!(
+        "{method} is not known for this path; use {allowed}"
+    ))
+    .header(ALLOW, HeaderValue::from_static(allowed))
 }
 
 fn no_parameters(query: Option<&str>) -> Result<(), Problem> {
     match query {
         None | Some("") => Ok(()),
-        Some(query) => Err(unknown_parameter(query.split(['=', '&']).next().unwrap_or_default())),
+        Some(query) => Err(unknown_parameter(
+            query.split(['=', '&']).next().unwrap_or_default(),
+        )),
     }
 }
 
@@ -169,7 +188,11 @@ fn unknown_parameter(name: &str) -> Problem {
 /// `ttl=5m`, or milliseconds written `1500ms`; absent: the TTL that the rule says.
 fn ttl(query: Option<&str>) -> Result<Option<Duration>, Problem> {
     let mut ttl = None;
-    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+    for pair in query
+        .unwrap_or_default()
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+    {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         if name != "ttl" {
             return Err(unknown_parameter(name));
@@ -194,10 +217,11 @@ fn ttl(query: Option<&str>) -> Result<Option<Duration>, Problem> {
 impl From<RespError> for Problem {
     fn from(error: RespError) -> Self {
         match error {
-            RespError::Open(error) => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "the sidecar takes no connection now")
-                    .detail(error.to_string())
-            }
+            RespError::Open(error) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the sidecar takes no connection now",
+            )
+            .detail(error.to_string()),
             RespError::Unexpected(what) => {
                 Self::new(StatusCode::BAD_GATEWAY, "an answer that was not expected").detail(what)
             }

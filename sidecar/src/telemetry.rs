@@ -28,7 +28,9 @@ pub struct LevelError(String);
 pub fn init(form: LogForm) -> Result<(), LevelError> {
     let text = std::env::var_os(LEVEL).map(|text| text.to_string_lossy().into_owned());
     let level = level(text.as_deref())?;
-    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr);
     match form {
         LogForm::Plain => {
             let colours = std::io::stderr().is_terminal();
@@ -71,7 +73,9 @@ where
             (true, Some(colour)) => write!(writer, " \x1b[{colour}m{level:<5}\x1b[0m ")?,
             _ => write!(writer, " {level:<5} ")?,
         }
-        context.field_format().format_fields(writer.by_ref(), event)?;
+        context
+            .field_format()
+            .format_fields(writer.by_ref(), event)?;
         writeln!(writer)
     }
 }
@@ -159,6 +163,9 @@ mod tests {
         assert_eq!(level(None), Ok(LevelFilter::INFO));
         assert_eq!(level(Some("DEBUG")), Ok(LevelFilter::DEBUG));
         let error = level(Some("loud")).unwrap_err().to_string();
-        assert!(error.contains("\"loud\"") && error.contains("PANNIER_LOG_LEVEL"), "{error}");
+        assert!(
+            error.contains("\"loud\"") && error.contains("PANNIER_LOG_LEVEL"),
+            "{error}"
+        );
     }
 }

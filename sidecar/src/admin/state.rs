@@ -46,25 +46,40 @@ pub(super) fn state(shared: &Shared) -> Value {
 }
 
 fn sum(shared: &Shared, of: impl Fn(&LoopCounters) -> &Counter) -> u64 {
-    shared.counters.iter().map(|counters| of(counters).get()).sum()
+    shared
+        .counters
+        .iter()
+        .map(|counters| of(counters).get())
+        .sum()
 }
 
 /// S1.11: in plain words.
 fn connection(active: &Active, facts: &UpstreamFacts) -> Value {
     let memory = active.config.resilience.when_unavailable == WhenUnavailable::Memory;
     let (state, words) = match &facts.connection {
-        Connection::None => ("None", "memory only: there is no Redis behind this sidecar".to_owned()),
-        Connection::Connecting => ("Connecting", "connecting to Redis for the first time".to_owned()),
+        Connection::None => (
+            "None",
+            "memory only: there is no Redis behind this sidecar".to_owned(),
+        ),
+        Connection::Connecting => (
+            "Connecting",
+            "connecting to Redis for the first time".to_owned(),
+        ),
         Connection::Ready => ("Ready", "connected and ready".to_owned()),
-        Connection::Unavailable(why) if memory => {
-            ("Unavailable", format!("unavailable, running on memory: {why}"))
-        }
-        Connection::Unavailable(why) => {
-            ("Unavailable", format!("unavailable, commands fail until it is back: {why}"))
-        }
+        Connection::Unavailable(why) if memory => (
+            "Unavailable",
+            format!("unavailable, running on memory: {why}"),
+        ),
+        Connection::Unavailable(why) => (
+            "Unavailable",
+            format!("unavailable, commands fail until it is back: {why}"),
+        ),
     };
     let mut connection = json!({"state": state, "words": words});
-    if let Some(Upstream { host, port, tls, .. }) = &active.config.upstream {
+    if let Some(Upstream {
+        host, port, tls, ..
+    }) = &active.config.upstream
+    {
         connection["host"] = json!(host);
         connection["port"] = json!(port);
         connection["tls"] = json!(tls.is_some());
@@ -75,26 +90,44 @@ fn connection(active: &Active, facts: &UpstreamFacts) -> Value {
 }
 
 fn known(text: &str) -> Value {
-    if text.is_empty() { Value::Null } else { json!(text) }
+    if text.is_empty() {
+        Value::Null
+    } else {
+        json!(text)
+    }
 }
 
 fn coherence(state: &CoherenceState) -> Value {
     let (name, words) = match state {
-        CoherenceState::Idle => ("Idle", "nothing is kept locally on behalf of Redis".to_owned()),
-        CoherenceState::Tracking => ("Tracking", "Redis pushes an invalidation for each change".to_owned()),
-        CoherenceState::TtlOnly => {
-            ("TtlOnly", "local entries live until their TTL ends, as declared".to_owned())
-        }
-        CoherenceState::Degraded(why) => {
-            ("Degraded", format!("the local tier is off, commands pass through: {why}"))
-        }
+        CoherenceState::Idle => (
+            "Idle",
+            "nothing is kept locally on behalf of Redis".to_owned(),
+        ),
+        CoherenceState::Tracking => (
+            "Tracking",
+            "Redis pushes an invalidation for each change".to_owned(),
+        ),
+        CoherenceState::TtlOnly => (
+            "TtlOnly",
+            "local entries live until their TTL ends, as declared".to_owned(),
+        ),
+        CoherenceState::Degraded(why) => (
+            "Degraded",
+            format!("the local tier is off, commands pass through: {why}"),
+        ),
     };
     json!({"state": name, "words": words})
 }
 
 fn local_tier(shared: &Shared) -> Value {
     let stats = shared.tier.stats();
-    let RuleFigures { hits, misses, fills, fills_refused, .. } = RuleFigures::total(&shared.counters);
+    let RuleFigures {
+        hits,
+        misses,
+        fills,
+        fills_refused,
+        ..
+    } = RuleFigures::total(&shared.counters);
     json!({
         "entries": stats.entries,
         "bytes": stats.bytes,
@@ -148,8 +181,12 @@ fn rules(shared: &Shared, active: &Active) -> Value {
     let rule = |rule: &CompiledRule| {
         // A reload may have come between; then this answer has no figures for new rules.
         let found = figures.iter().find(|(name, _)| *name == rule.name);
-        let RuleFigures { hits, misses, write_errors_masked, .. } =
-            found.map(|(_, figures)| *figures).unwrap_or_default();
+        let RuleFigures {
+            hits,
+            misses,
+            write_errors_masked,
+            ..
+        } = found.map(|(_, figures)| *figures).unwrap_or_default();
         let mut shown = Map::new();
         let mut show = |name: &str, value: Value| shown.insert(name.to_owned(), value);
         show("name", json!(&*rule.name));
@@ -161,14 +198,20 @@ fn rules(shared: &Shared, active: &Active) -> Value {
             ("localTtl", rule.local_ttl),
             ("negativeTtl", rule.negative_ttl),
         ] {
-            show(name, span.map_or(Value::Null, |span| json!(Span(span).to_string())));
+            show(
+                name,
+                span.map_or(Value::Null, |span| json!(Span(span).to_string())),
+            );
         }
         show("jitterPercent", json!(rule.jitter_percent));
         show("maxValueBytes", json!(rule.max_value_size));
-        show("onWriteError", match rule.on_write_error {
-            OnWriteError::Error => json!("Error"),
-            OnWriteError::Log => json!("Log"),
-        });
+        show(
+            "onWriteError",
+            match rule.on_write_error {
+                OnWriteError::Error => json!("Error"),
+                OnWriteError::Log => json!("Log"),
+            },
+        );
         show("hits", json!(hits));
         show("misses", json!(misses));
         show("hitRate", rate(hits, misses));

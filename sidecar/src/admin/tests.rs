@@ -21,21 +21,37 @@ fn shared(yaml: &str) -> Arc<Shared> {
         local_password: Some(Secret::new("canary-local")),
         ..Credentials::default()
     };
-    Shared::new(Active { config, policy, prefix: None, credentials }, 2)
+    Shared::new(
+        Active {
+            config,
+            policy,
+            prefix: None,
+            credentials,
+        },
+        2,
+    )
 }
 
 fn ask(method: &Method, path: &str, shared: &Arc<Shared>) -> (u16, String) {
     let exporter = Exporter::new(Arc::clone(shared));
     let answer = route(method, path, shared, &exporter).unwrap_or_else(Problem::answer);
     let status = answer.status().as_u16();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let body = runtime.block_on(answer.into_body().collect()).unwrap().to_bytes();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let body = runtime
+        .block_on(answer.into_body().collect())
+        .unwrap()
+        .to_bytes();
     (status, String::from_utf8(body.to_vec()).unwrap())
 }
 
 fn get(path: &str, shared: &Arc<Shared>) -> (u16, Value) {
     let (status, body) = ask(&Method::GET, path, shared);
-    (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
+    (
+        status,
+        serde_json::from_str(&body).unwrap_or(Value::String(body)),
+    )
 }
 
 const TIER: &str = "\
@@ -60,7 +76,10 @@ fn readiness_follows_the_listeners_and_the_drain_and_not_redis() {
     shared.drain();
     let (status, body) = get("/ready", &shared);
     assert_eq!(status, 503);
-    assert!(body["detail"].as_str().unwrap().contains("draining"), "{body}");
+    assert!(
+        body["detail"].as_str().unwrap().contains("draining"),
+        "{body}"
+    );
     assert_eq!(get("/live", &shared).0, 200);
 }
 
@@ -93,12 +112,31 @@ fn state_shows_rules_and_connection_in_words_and_no_secret() {
     assert_eq!(state["connection"]["words"], "connected and ready");
     assert_eq!(state["connection"]["server"], "redis 7.0.15");
     assert_eq!(state["coherence"]["state"], "Degraded");
-    assert!(state["coherence"]["words"].as_str().unwrap().ends_with("NOPERM"));
+    assert!(
+        state["coherence"]["words"]
+            .as_str()
+            .unwrap()
+            .ends_with("NOPERM")
+    );
     let rule = &state["rules"][0];
-    assert_eq!((rule["name"].as_str(), rule["match"].as_str()), (Some("ghosts"), Some("ghosts:{id}")));
-    assert_eq!((rule["ttl"].as_str(), rule["localTtl"].as_str()), (Some("5m"), Some("30s")));
-    assert_eq!((&rule["hits"], &rule["hitRate"]), (&2.into(), &0.6666.into()));
-    assert!(state["notes"][0].as_str().unwrap().contains("never applies"));
+    assert_eq!(
+        (rule["name"].as_str(), rule["match"].as_str()),
+        (Some("ghosts"), Some("ghosts:{id}"))
+    );
+    assert_eq!(
+        (rule["ttl"].as_str(), rule["localTtl"].as_str()),
+        (Some("5m"), Some("30s"))
+    );
+    assert_eq!(
+        (&rule["hits"], &rule["hitRate"]),
+        (&2.into(), &0.6666.into())
+    );
+    assert!(
+        state["notes"][0]
+            .as_str()
+            .unwrap()
+            .contains("never applies")
+    );
     let (_, metrics) = ask(&Method::GET, "/metrics", &shared);
     for shown in [state.to_string(), metrics] {
         assert!(!shown.contains("canary"), "{shown}");
@@ -110,7 +148,10 @@ fn nothing_else_is_there_and_nothing_can_be_changed() {
     let shared = shared(TIER);
     let (status, problem) = get("/v1/cache/x", &shared);
     assert_eq!(status, 404);
-    assert!(problem["detail"].as_str().unwrap().contains("/metrics"), "{problem}");
+    assert!(
+        problem["detail"].as_str().unwrap().contains("/metrics"),
+        "{problem}"
+    );
     for method in [Method::POST, Method::PUT, Method::DELETE] {
         assert_eq!(ask(&method, "/state", &shared).0, 405);
     }

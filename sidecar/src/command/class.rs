@@ -68,6 +68,8 @@ pub enum Local {
     Cluster,
     Why,
     Stats,
+    /// `PANNIER.READ`: a value with where it came from, for the HTTP API.
+    Read,
 }
 
 /// Why an upstream connection of its own is needed.
@@ -173,6 +175,7 @@ pub fn class(spec: &CommandSpec, args: &[&[u8]], allowed: Allowed) -> Class {
         Id::Config if spec.subcommand() == Some("get") => Local::ConfigGet,
         Id::PannierWhy => Local::Why,
         Id::PannierStats => Local::Stats,
+        Id::PannierRead => Local::Read,
         _ => return remote(spec, args, allowed),
     };
     Class::Local(local)

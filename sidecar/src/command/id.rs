@@ -146,6 +146,7 @@ ids! {
     Msetnx "msetnx"
     Multi "multi"
     Object "object"
+    PannierRead "pannier.read"
     PannierStats "pannier.stats"
     PannierWhy "pannier.why"
     Persist "persist"

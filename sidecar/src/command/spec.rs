@@ -35,6 +35,21 @@ pub(super) struct Documentation {
 }
 
 impl CommandSpec {
+    /// What is known of a command that nobody knows: nothing, so it may do anything.
+    pub fn unknown(name: &[u8]) -> Self {
+        Self {
+            name: String::from_utf8_lossy(name).to_ascii_lowercase().into(),
+            id: CommandId::Other,
+            arity: -1,
+            flags: CommandFlags::default(),
+            legacy: (0, 0, 0),
+            key_specs: Vec::new(),
+            subcommands: Vec::new(),
+            single_key: 0,
+            documentation: Documentation::default(),
+        }
+    }
+
     /// The full lower-case name, `config|get` for a subcommand.
     pub fn name(&self) -> &str {
         &self.name

@@ -62,19 +62,27 @@ impl Flags {
                 let [admin] = address("--admin / PANNIER_ADMIN", text, "0.0.0.0:9464", problems)?;
                 Some(admin)
             }),
-            threads: args.threads.as_deref().and_then(|text| threads(text, problems)),
+            threads: args
+                .threads
+                .as_deref()
+                .and_then(|text| threads(text, problems)),
         }
     }
 
     /// The result also stands in the configuration, so that there is one truth about ports.
     pub(super) fn apply(self, config: &mut SidecarConfig, problems: &mut Problems) -> Listen {
         let sidecar = &mut config.sidecar;
-        let redis = self.listen.unwrap_or_else(|| both((V4, sidecar.redis_port).into()));
+        let redis = self
+            .listen
+            .unwrap_or_else(|| both((V4, sidecar.redis_port).into()));
         let http = self.http.unwrap_or_else(|| (V4, sidecar.http_port).into());
         let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        let admin = self.admin.unwrap_or_else(|| (any, sidecar.admin_port).into());
-        let unix_socket =
-            self.unix_socket.or_else(|| sidecar.unix_socket.as_ref().map(PathBuf::from));
+        let admin = self
+            .admin
+            .unwrap_or_else(|| (any, sidecar.admin_port).into());
+        let unix_socket = self
+            .unix_socket
+            .or_else(|| sidecar.unix_socket.as_ref().map(PathBuf::from));
         if let Some(path) = &unix_socket {
             check_socket(path, problems);
         }
@@ -90,8 +98,16 @@ impl Flags {
             }
         }
         sidecar.threads = threads;
-        sidecar.unix_socket = unix_socket.as_ref().map(|path| path.to_string_lossy().into_owned());
-        Listen { redis, unix_socket, http, admin, threads }
+        sidecar.unix_socket = unix_socket
+            .as_ref()
+            .map(|path| path.to_string_lossy().into_owned());
+        Listen {
+            redis,
+            unix_socket,
+            http,
+            admin,
+            threads,
+        }
     }
 }
 
@@ -112,7 +128,10 @@ fn loopback(place: &str, text: &str, problems: &mut Problems) -> Option<[SocketA
         place,
         Some(text),
         "nothing but the admin port leaves the pod, and this address can be reached from outside",
-        format!("use a loopback address such as 127.0.0.1:{}", address.port()),
+        format!(
+            "use a loopback address such as 127.0.0.1:{}",
+            address.port()
+        ),
     );
     None
 }
@@ -171,9 +190,14 @@ fn check_socket(path: &Path, problems: &mut Problems) {
 
 /// The app's own `REDIS_URL` points at the sidecar; given to the sidecar too, it would call itself.
 pub(super) fn refuse_loop(config: &SidecarConfig, listen: &Listen, problems: &mut Problems) {
-    let Some(upstream) = &config.upstream else { return };
+    let Some(upstream) = &config.upstream else {
+        return;
+    };
     let local = upstream.host.eq_ignore_ascii_case("localhost")
-        || upstream.host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback() || ip.is_unspecified());
+        || upstream
+            .host
+            .parse()
+            .is_ok_and(|ip: IpAddr| ip.is_loopback() || ip.is_unspecified());
     if local && upstream.port != 0 && upstream.port == listen.redis[0].port() {
         problems.setting(
             "the address of Redis",

@@ -31,7 +31,13 @@ impl Env {
     /// The variables that `lookup` knows.
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Self {
         let value = |name: &'static str| Some((name, lookup(name)?));
-        Self(NAMES.into_iter().filter_map(value).filter(|(_, value)| !value.is_empty()).collect())
+        Self(
+            NAMES
+                .into_iter()
+                .filter_map(value)
+                .filter(|(_, value)| !value.is_empty())
+                .collect(),
+        )
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {

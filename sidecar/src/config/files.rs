@@ -53,7 +53,12 @@ impl Files {
         let text = String::from_utf8(bytes).ok();
         if text.is_none() {
             let shown = path.to_string_lossy();
-            problems.setting(place, Some(&shown), "the file is not UTF-8 text", "write it as UTF-8");
+            problems.setting(
+                place,
+                Some(&shown),
+                "the file is not UTF-8 text",
+                "write it as UTF-8",
+            );
         }
         text
     }
@@ -70,7 +75,12 @@ impl Files {
         let text = text.strip_suffix('\r').unwrap_or(text);
         if text.is_empty() {
             let shown = path.to_string_lossy();
-            problems.setting(place, Some(&shown), "the file is empty", "write the value into it");
+            problems.setting(
+                place,
+                Some(&shown),
+                "the file is empty",
+                "write the value into it",
+            );
             return None;
         }
         Some(Secret::new(text))
@@ -103,7 +113,11 @@ impl Files {
             Ok(bytes) => Some(bytes),
             Err(source) => {
                 let (place, path) = (place.to_owned(), path.to_owned());
-                problems.push(Problem::Unreadable { place, path, source });
+                problems.push(Problem::Unreadable {
+                    place,
+                    path,
+                    source,
+                });
                 None
             }
         }
@@ -116,7 +130,9 @@ fn read(path: &Path, max: usize) -> io::Result<Vec<u8>> {
         return Err(io::Error::other("it is not a regular file"));
     }
     let mut bytes = Vec::new();
-    File::open(path)?.take(max as u64 + 1).read_to_end(&mut bytes)?;
+    File::open(path)?
+        .take(max as u64 + 1)
+        .read_to_end(&mut bytes)?;
     if bytes.len() > max {
         return Err(io::Error::other(format!("it is larger than {max} bytes")));
     }
@@ -131,7 +147,12 @@ impl Source {
         paths.sort();
         paths.dedup();
         let first = stamp(&paths);
-        Self { args: args.clone(), env: env.clone(), paths, first }
+        Self {
+            args: args.clone(),
+            env: env.clone(),
+            paths,
+            first,
+        }
     }
 
     pub(super) fn same_files(&self, other: &Self) -> bool {
@@ -162,7 +183,9 @@ impl Source {
 fn stamp(paths: &[PathBuf]) -> Stamp {
     let mut hasher = DefaultHasher::new();
     let mut settled = true;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     let recent = i64::try_from(now.saturating_sub(UNSETTLED).as_secs()).unwrap_or(i64::MAX);
     for path in paths {
         path.hash(&mut hasher);
@@ -176,7 +199,10 @@ fn stamp(paths: &[PathBuf]) -> Stamp {
             Err(error) => error.kind().hash(&mut hasher),
         }
     }
-    Stamp { hash: hasher.finish(), settled }
+    Stamp {
+        hash: hasher.finish(),
+        settled,
+    }
 }
 
 /// See [`Source::stamp`].

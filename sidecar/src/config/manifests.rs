@@ -21,7 +21,10 @@ pub(super) fn read(
     problems: &mut Problems,
 ) -> Option<Read> {
     let mut fail = |message: String| {
-        problems.push(Problem::Manifests { path: path.to_owned(), message });
+        problems.push(Problem::Manifests {
+            path: path.to_owned(),
+            message,
+        });
     };
     watch(path, files);
     let manifests = match crds::load_manifests(path) {
@@ -39,7 +42,11 @@ pub(super) fn read(
         }
         other => other,
     };
-    let Compiled { config, credentials, notes: found } = match compiled {
+    let Compiled {
+        config,
+        credentials,
+        notes: found,
+    } = match compiled {
         Ok(compiled) => compiled,
         Err(error) => {
             fail(error.to_string());
@@ -47,7 +54,10 @@ pub(super) fn read(
         }
     };
     notes.extend(found);
-    let mut read = Read { config, ..Read::default() };
+    let mut read = Read {
+        config,
+        ..Read::default()
+    };
     if let Some(known) = credentials {
         let credentials = &mut read.credentials;
         credentials.username = known.username;
@@ -63,10 +73,15 @@ pub(super) fn read(
 /// The folder itself shows files that come and go, each file shows its changes.
 fn watch(path: &Path, files: &mut Files) {
     files.add(path);
-    let Ok(entries) = fs::read_dir(path) else { return };
+    let Ok(entries) = fs::read_dir(path) else {
+        return;
+    };
     for entry in entries.flatten() {
         let file = entry.path();
-        if file.extension().is_some_and(|ext| ext == "yaml" || ext == "yml" || ext == "json") {
+        if file
+            .extension()
+            .is_some_and(|ext| ext == "yaml" || ext == "yml" || ext == "json")
+        {
             files.add(&file);
         }
     }

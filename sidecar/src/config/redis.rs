@@ -53,7 +53,9 @@ impl Given {
             given.place = place;
             given.url = parse(place, text, problems);
             if env.get("REDIS_HOST").is_some() {
-                notes.push(format!("REDIS_HOST is not used: {place} says which Redis it is"));
+                notes.push(format!(
+                    "REDIS_HOST is not used: {place} says which Redis it is"
+                ));
             }
         } else if let Some(host) = env.get("REDIS_HOST") {
             given.place = "REDIS_HOST";
@@ -123,12 +125,18 @@ impl Given {
     /// meant for the sidecar, else only where they have none.
     pub(super) fn for_manifests(&self) -> (Option<String>, Option<String>) {
         let text = self.url.as_ref().map(text);
-        if self.is_aimed() { (text, None) } else { (None, text) }
+        if self.is_aimed() {
+            (text, None)
+        } else {
+            (None, text)
+        }
     }
 
     /// The login from variables of its own, where the source left it open.
     pub(super) fn log_in(self, read: &mut Read) {
-        let Some(upstream) = &read.config.upstream else { return };
+        let Some(upstream) = &read.config.upstream else {
+            return;
+        };
         let credentials = &mut read.credentials;
         if upstream.password_file.is_none() && credentials.password.is_none() {
             credentials.password = self.password.map(Secret::new);
@@ -148,7 +156,10 @@ fn parse(place: &'static str, text: &str, problems: &mut Problems) -> Option<Red
             "put the URL into PANNIER_REDIS_URL or REDIS_URL, or the password into a file that upstream.passwordFile names",
         );
     };
-    if ["unix:", "redis+unix:", "redis+socket:"].iter().any(|scheme| text.starts_with(scheme)) {
+    if ["unix:", "redis+unix:", "redis+socket:"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme))
+    {
         problems.setting(
             place,
             None,
@@ -168,7 +179,12 @@ fn parse(place: &'static str, text: &str, problems: &mut Problems) -> Option<Red
             None
         }
         Err(error) => {
-            problems.setting(place, None, error.to_string(), "for example redis://host:6379/0");
+            problems.setting(
+                place,
+                None,
+                error.to_string(),
+                "for example redis://host:6379/0",
+            );
             None
         }
     }
@@ -200,7 +216,9 @@ fn parts(
 
 fn port(env: &Env, notes: &mut Vec<String>, problems: &mut Problems) -> Option<u16> {
     const DEFAULT: u16 = 6379;
-    let Some(text) = env.get("REDIS_PORT") else { return Some(DEFAULT) };
+    let Some(text) = env.get("REDIS_PORT") else {
+        return Some(DEFAULT);
+    };
     // Kubernetes puts `REDIS_PORT=tcp://10.0.0.1:6379` into pods beside a Service called `redis`.
     if text.starts_with("tcp://") {
         notes.push(format!(
@@ -210,7 +228,12 @@ fn port(env: &Env, notes: &mut Vec<String>, problems: &mut Problems) -> Option<u
     }
     let port = text.parse().ok().filter(|port| *port != 0);
     if port.is_none() {
-        problems.setting("REDIS_PORT", Some(text), "not a port", "write a number from 1 to 65535");
+        problems.setting(
+            "REDIS_PORT",
+            Some(text),
+            "not a port",
+            "write a number from 1 to 65535",
+        );
     }
     port
 }
@@ -219,18 +242,30 @@ fn database(env: &Env, problems: &mut Problems) -> Option<u32> {
     let text = env.get("REDIS_DB")?;
     let number = text.parse().ok();
     if number.is_none() {
-        problems.setting("REDIS_DB", Some(text), "not a database", "write a number such as 0");
+        problems.setting(
+            "REDIS_DB",
+            Some(text),
+            "not a database",
+            "write a number such as 0",
+        );
     }
     number
 }
 
 fn switch(name: &'static str, env: &Env, problems: &mut Problems) -> Option<bool> {
-    let Some(text) = env.get(name) else { return Some(false) };
+    let Some(text) = env.get(name) else {
+        return Some(false);
+    };
     match text.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Some(true),
         "false" | "0" | "no" | "off" => Some(false),
         _ => {
-            problems.setting(name, Some(text), "neither true nor false", "write true or false");
+            problems.setting(
+                name,
+                Some(text),
+                "neither true nor false",
+                "write true or false",
+            );
             None
         }
     }
@@ -246,7 +281,11 @@ fn text(url: &RedisUrl) -> String {
         text.push('@');
     }
     let host = &url.host;
-    let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.clone()
+    };
     let _ = write!(text, "{host}:{}", url.port);
     if let Some(database) = url.database {
         let _ = write!(text, "/{database}");

@@ -47,7 +47,12 @@ struct Watcher {
 impl Watcher {
     fn new(shared: Arc<Shared>, source: Source) -> Self {
         let seen = source.first_stamp();
-        Self { shared, source, seen, polls_since_refusal: 0 }
+        Self {
+            shared,
+            source,
+            seen,
+            polls_since_refusal: 0,
+        }
     }
 
     fn poll(&mut self) {
@@ -68,7 +73,12 @@ impl Watcher {
     }
 
     fn apply(&mut self, loaded: Loaded) {
-        let Loaded { active: mut new, source, notes, listen: _ } = loaded;
+        let Loaded {
+            active: mut new,
+            source,
+            notes,
+            listen: _,
+        } = loaded;
         let old = self.shared.active();
         let kept = keep_until_restart(&mut new.config, &mut new.credentials, &old);
         if !kept.is_empty() {
@@ -91,7 +101,10 @@ impl Watcher {
         let recovered = reload.error.take().is_some();
         if reload.needs_restart != kept {
             if !kept.is_empty() {
-                warn!("changed, but takes effect only after a restart: {}", kept.join(", "));
+                warn!(
+                    "changed, but takes effect only after a restart: {}",
+                    kept.join(", ")
+                );
             }
             reload.needs_restart = kept;
         }
@@ -122,10 +135,19 @@ impl Watcher {
 }
 
 fn recompiled(active: Active) -> Result<Active, policy::PolicyErrors> {
-    let Active { config, credentials, .. } = active;
+    let Active {
+        config,
+        credentials,
+        ..
+    } = active;
     let policy = Policy::compile(&config)?;
     let prefix = Prefix::new(config.keyspace.prefix.as_bytes());
-    Ok(Active { config, policy, prefix, credentials })
+    Ok(Active {
+        config,
+        policy,
+        prefix,
+        credentials,
+    })
 }
 
 /// Gives fields that cannot change in a running process their old values back; names those that
@@ -164,10 +186,15 @@ fn keep_until_restart(
     // A login belongs to its server, and a password to the file that was named.
     if kept.contains(&"upstream") {
         let local_password = credentials.local_password.take();
-        *credentials = Credentials { local_password, ..old.credentials.clone() };
+        *credentials = Credentials {
+            local_password,
+            ..old.credentials.clone()
+        };
     }
     if kept.contains(&"sidecar.localPasswordFile") {
-        credentials.local_password.clone_from(&old.credentials.local_password);
+        credentials
+            .local_password
+            .clone_from(&old.credentials.local_password);
     }
     kept
 }

@@ -16,7 +16,11 @@ pub(super) struct Folder(PathBuf);
 impl Folder {
     pub(super) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("pannier-config-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
+        let name = format!(
+            "pannier-config-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Relaxed)
+        );
         let path = std::env::temp_dir().join(name);
         fs::create_dir(&path).unwrap();
         Self(path)
@@ -66,12 +70,22 @@ fn refused(words: &[&str], variables: &[(&str, &str)]) -> String {
 
 /// `user:password@host:port/database tls?` as it came out.
 fn server(loaded: &Loaded) -> String {
-    let Active { config, credentials, .. } = &loaded.active;
-    let Some(upstream) = &config.upstream else { return "none".to_owned() };
+    let Active {
+        config,
+        credentials,
+        ..
+    } = &loaded.active;
+    let Some(upstream) = &config.upstream else {
+        return "none".to_owned();
+    };
     format!(
         "{}:{}@{}:{}/{}{}",
         credentials.username.as_deref().unwrap_or_default(),
-        credentials.password.as_ref().map(Secret::expose).unwrap_or_default(),
+        credentials
+            .password
+            .as_ref()
+            .map(Secret::expose)
+            .unwrap_or_default(),
         upstream.host,
         upstream.port,
         config.keyspace.database,
@@ -99,16 +113,60 @@ fn redis_comes_from_a_url_or_from_host_and_port_s1_9() {
         (&[("REDIS_URL", "redis://u:p@h:7000/3")][..], "u:p@h:7000/3"),
         (&[("REDIS_URL", "rediss://h")], ":@h:6379/0 tls"),
         (&[("REDIS_HOST", "h")], ":@h:6379/0"),
-        (&[("REDIS_HOST", "h"), ("REDIS_PORT", "7000"), ("REDIS_PASSWORD", "p")], ":p@h:7000/0"),
-        (&[("REDIS_HOST", "h"), ("REDIS_USERNAME", "u"), ("REDIS_PASSWORD", "p")], "u:p@h:6379/0"),
-        (&[("REDIS_HOST", "h"), ("REDIS_DB", "5"), ("REDIS_TLS", "true")], ":@h:6379/5 tls"),
+        (
+            &[
+                ("REDIS_HOST", "h"),
+                ("REDIS_PORT", "7000"),
+                ("REDIS_PASSWORD", "p"),
+            ],
+            ":p@h:7000/0",
+        ),
+        (
+            &[
+                ("REDIS_HOST", "h"),
+                ("REDIS_USERNAME", "u"),
+                ("REDIS_PASSWORD", "p"),
+            ],
+            "u:p@h:6379/0",
+        ),
+        (
+            &[
+                ("REDIS_HOST", "h"),
+                ("REDIS_DB", "5"),
+                ("REDIS_TLS", "true"),
+            ],
+            ":@h:6379/5 tls",
+        ),
         // One that is meant for the sidecar wins over the app's.
-        (&[("PANNIER_REDIS_URL", "redis://a"), ("REDIS_URL", "redis://b")], ":@a:6379/0"),
+        (
+            &[
+                ("PANNIER_REDIS_URL", "redis://a"),
+                ("REDIS_URL", "redis://b"),
+            ],
+            ":@a:6379/0",
+        ),
         // What the URL leaves open is filled, what it says stays (S2.16).
-        (&[("REDIS_URL", "redis://h"), ("REDIS_PASSWORD", "p"), ("REDIS_DB", "2")], ":p@h:6379/2"),
-        (&[("REDIS_URL", "redis://:x@h/1"), ("REDIS_PASSWORD", "p"), ("REDIS_DB", "2")], ":x@h:6379/1"),
+        (
+            &[
+                ("REDIS_URL", "redis://h"),
+                ("REDIS_PASSWORD", "p"),
+                ("REDIS_DB", "2"),
+            ],
+            ":p@h:6379/2",
+        ),
+        (
+            &[
+                ("REDIS_URL", "redis://:x@h/1"),
+                ("REDIS_PASSWORD", "p"),
+                ("REDIS_DB", "2"),
+            ],
+            ":x@h:6379/1",
+        ),
         // Kubernetes' own variable for a Service called redis.
-        (&[("REDIS_HOST", "h"), ("REDIS_PORT", "tcp://10.0.0.1:6379")], ":@h:6379/0"),
+        (
+            &[("REDIS_HOST", "h"), ("REDIS_PORT", "tcp://10.0.0.1:6379")],
+            ":@h:6379/0",
+        ),
         (&[("REDIS_PORT", "tcp://10.0.0.1:6379")], "none"),
         (&[("REDIS_URL", "")], "none"),
     ] {
@@ -122,24 +180,49 @@ fn redis_comes_from_a_url_or_from_host_and_port_s1_9() {
 fn a_bad_address_of_redis_is_named_with_its_remedy() {
     for (variable, value, parts) in [
         ("REDIS_URL", "http://h", &["REDIS_URL", "redis://"][..]),
-        ("REDIS_URL", "unix:///run/redis.sock", &["REDIS_URL", "UNIX socket", "TCP"]),
-        ("REDIS_URL", "redis://h:0", &["REDIS_URL", "from 1 to 65535"]),
+        (
+            "REDIS_URL",
+            "unix:///run/redis.sock",
+            &["REDIS_URL", "UNIX socket", "TCP"],
+        ),
+        (
+            "REDIS_URL",
+            "redis://h:0",
+            &["REDIS_URL", "from 1 to 65535"],
+        ),
         ("REDIS_HOST", "redis://h", &["REDIS_HOST", "REDIS_URL"]),
     ] {
         let error = refused(&[], &[(variable, value)]);
-        assert!(parts.iter().all(|part| error.contains(part)), "{value}: {error}");
+        assert!(
+            parts.iter().all(|part| error.contains(part)),
+            "{value}: {error}"
+        );
     }
-    let error = refused(&[], &[("REDIS_HOST", "h"), ("REDIS_PORT", "x"), ("REDIS_DB", "-1")]);
+    let error = refused(
+        &[],
+        &[("REDIS_HOST", "h"), ("REDIS_PORT", "x"), ("REDIS_DB", "-1")],
+    );
     assert!(error.contains("REDIS_PORT is \"x\""), "{error}");
     let error = refused(&[], &[("REDIS_HOST", "h"), ("REDIS_TLS", "perhaps")]);
-    assert!(error.contains("REDIS_TLS is \"perhaps\"") && error.contains("true or false"), "{error}");
+    assert!(
+        error.contains("REDIS_TLS is \"perhaps\"") && error.contains("true or false"),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_password_on_the_command_line_is_refused_and_not_repeated_p10() {
-    for url in ["redis://:hunter2@h", "redis://u:hunter2@h", "redis://hunter2@h", "redis://:hunter2@h:x"] {
+    for url in [
+        "redis://:hunter2@h",
+        "redis://u:hunter2@h",
+        "redis://hunter2@h",
+        "redis://:hunter2@h:x",
+    ] {
         let error = refused(&["--redis-url", url], &[]);
-        assert!(error.contains("--redis-url") && error.contains("PANNIER_REDIS_URL"), "{error}");
+        assert!(
+            error.contains("--redis-url") && error.contains("PANNIER_REDIS_URL"),
+            "{error}"
+        );
         assert!(!error.contains("hunter2"), "{error}");
     }
     for variables in [
@@ -150,17 +233,32 @@ fn a_password_on_the_command_line_is_refused_and_not_repeated_p10() {
         let error = refused(&[], &variables);
         assert!(!error.contains("hunter2"), "{error}");
     }
-    let shown = format!("{:?}", loaded(&[], &[("REDIS_URL", "redis://:hunter2@h")]).active.credentials);
-    assert!(shown.contains("redacted") && !shown.contains("hunter2"), "{shown}");
+    let shown = format!(
+        "{:?}",
+        loaded(&[], &[("REDIS_URL", "redis://:hunter2@h")])
+            .active
+            .credentials
+    );
+    assert!(
+        shown.contains("redacted") && !shown.contains("hunter2"),
+        "{shown}"
+    );
 }
 
 #[test]
 fn the_sidecar_is_not_its_own_redis() {
-    for url in ["redis://localhost", "redis://127.0.0.1:6379", "redis://[::1]"] {
+    for url in [
+        "redis://localhost",
+        "redis://127.0.0.1:6379",
+        "redis://[::1]",
+    ] {
         let error = refused(&[], &[("REDIS_URL", url)]);
         assert!(error.contains("the sidecar itself listens"), "{error}");
     }
-    loaded(&["--listen=127.0.0.1:6390"], &[("REDIS_URL", "redis://localhost")]);
+    loaded(
+        &["--listen=127.0.0.1:6390"],
+        &[("REDIS_URL", "redis://localhost")],
+    );
 }
 
 #[test]
@@ -173,7 +271,13 @@ rules: [{name: A, match: 'a:{b}'}]
 ";
     let file = folder.write("c.yaml", text);
     let error = refused(
-        &["--config", &file, "--listen=0.0.0.0:6379", "--http=nowhere", "--threads=0"],
+        &[
+            "--config",
+            &file,
+            "--listen=0.0.0.0:6379",
+            "--http=nowhere",
+            "--threads=0",
+        ],
         &[],
     );
     for part in [
@@ -193,7 +297,8 @@ rules: [{name: A, match: 'a:{b}'}]
 #[test]
 fn flags_win_over_the_file() {
     let folder = Folder::new();
-    let text = "sidecar: {threads: 2, redisPort: 7001, httpPort: 7002, adminPort: 7003, unixSocket: /a}";
+    let text =
+        "sidecar: {threads: 2, redisPort: 7001, httpPort: 7002, adminPort: 7003, unixSocket: /a}";
     let file = folder.write("c.yaml", text);
     let from_file = loaded(&["--config", &file], &[]).listen;
     assert_eq!((from_file.redis[0].port(), from_file.threads), (7001, 2));
@@ -211,7 +316,10 @@ fn flags_win_over_the_file() {
     assert_eq!(listen.admin, "127.0.0.1:7103".parse().unwrap());
     assert_eq!(listen.unix_socket.as_deref(), Some(Path::new("/b")));
     let sidecar = &active.config.sidecar;
-    assert_eq!((sidecar.threads, sidecar.redis_port, sidecar.admin_port), (4, 7101, 7103));
+    assert_eq!(
+        (sidecar.threads, sidecar.redis_port, sidecar.admin_port),
+        (4, 7101, 7103)
+    );
 }
 
 #[test]
@@ -228,10 +336,16 @@ fn secrets_come_from_files_without_their_line_break() {
     );
     let loaded = loaded(&["--config", &file], &[("REDIS_PASSWORD", "not this")]);
     assert_eq!(server(&loaded), "app: with space @h:6379/0");
-    assert_eq!(loaded.active.credentials.local_password, Some(Secret::new("local")));
+    assert_eq!(
+        loaded.active.credentials.local_password,
+        Some(Secret::new("local"))
+    );
     fs::write(&password, "\n").unwrap();
     let error = refused(&["--config", &file], &[]);
-    assert!(error.contains("upstream.passwordFile") && error.contains("empty"), "{error}");
+    assert!(
+        error.contains("upstream.passwordFile") && error.contains("empty"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -241,13 +355,26 @@ fn the_environment_fills_only_what_a_file_leaves_open() {
     let variables = [("REDIS_URL", "redis://:x@other"), ("REDIS_PASSWORD", "p")];
     let with_upstream = loaded(&["--config", &file], &variables);
     assert_eq!(server(&with_upstream), ":p@h:6379/0");
-    assert!(with_upstream.notes[0].contains("REDIS_URL is not used"), "{:?}", with_upstream.notes);
+    assert!(
+        with_upstream.notes[0].contains("REDIS_URL is not used"),
+        "{:?}",
+        with_upstream.notes
+    );
     fs::write(&file, "tier: t").unwrap();
     assert_eq!(server(&loaded(&["--config", &file], &variables)), "none");
-    let error = refused(&["--config", &file], &[("PANNIER_REDIS_URL", "redis://:x@h")]);
-    assert!(error.contains("PANNIER_REDIS_URL") && error.contains("upstream.host"), "{error}");
+    let error = refused(
+        &["--config", &file],
+        &[("PANNIER_REDIS_URL", "redis://:x@h")],
+    );
+    assert!(
+        error.contains("PANNIER_REDIS_URL") && error.contains("upstream.host"),
+        "{error}"
+    );
     let error = refused(&["--config", &file, "--manifests", &file], &[]);
-    assert!(error.contains("--manifests") && error.contains("one of the two"), "{error}");
+    assert!(
+        error.contains("--manifests") && error.contains("one of the two"),
+        "{error}"
+    );
 }
 
 const TIER: &str = "\
@@ -280,26 +407,42 @@ fn manifests_say_what_is_served_and_the_environment_fills_the_gap() {
 
     folder.write("tier.yaml", EXTERNAL);
     assert!(refused(&words, &[]).contains("Secret \"s\""));
-    assert_eq!(server(&loaded(&words, &[("REDIS_URL", "redis://:p@open/2")])), ":p@open:6379/2");
+    assert_eq!(
+        server(&loaded(&words, &[("REDIS_URL", "redis://:p@open/2")])),
+        ":p@open:6379/2"
+    );
     let parts = [("REDIS_HOST", "open"), ("REDIS_PASSWORD", "p")];
     assert_eq!(server(&loaded(&words, &parts)), ":p@open:6379/0");
-    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {url: 'redis://secret'}\n";
+    let secret =
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {url: 'redis://secret'}\n";
     folder.write("secret.yaml", secret);
     let both = [("REDIS_URL", "redis://app"), ("REDIS_PASSWORD", "p")];
     assert_eq!(server(&loaded(&words, &both)), ":p@secret:6379/0");
-    assert_eq!(server(&loaded(&words, &[("PANNIER_REDIS_URL", "redis://aimed")])), ":@aimed:6379/0");
+    assert_eq!(
+        server(&loaded(&words, &[("PANNIER_REDIS_URL", "redis://aimed")])),
+        ":@aimed:6379/0"
+    );
 }
 
 #[test]
 fn check_says_what_is_worth_knowing_or_what_is_wrong() {
     let folder = Folder::new();
-    let file = folder.write("c.yaml", "rules: [{name: a, match: '{x}:{y}'}, {name: b, match: 'a:{y}'}]");
+    let file = folder.write(
+        "c.yaml",
+        "rules: [{name: a, match: '{x}:{y}'}, {name: b, match: 'a:{y}'}]",
+    );
     let (text, code) = verdict(&args(&["--config", &file]), &env(&[]));
     assert_eq!(code, 0);
-    assert!(text.contains("note: rule `b` never applies") && text.contains("2 rules"), "{text}");
+    assert!(
+        text.contains("note: rule `b` never applies") && text.contains("2 rules"),
+        "{text}"
+    );
     let (text, code) = verdict(&args(&["--config", "/nonexistent"]), &env(&[]));
     assert_eq!(code, 2);
-    assert!(text.contains("--config / PANNIER_CONFIG names /nonexistent"), "{text}");
+    assert!(
+        text.contains("--config / PANNIER_CONFIG names /nonexistent"),
+        "{text}"
+    );
 }
 
 #[test]

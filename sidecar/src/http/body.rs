@@ -44,12 +44,18 @@ struct Share<'b> {
 impl Budget {
     /// Bodies of at most `max` bytes, and no more than that for all that are on their way.
     pub(crate) fn new(max: u64) -> Arc<Self> {
-        Arc::new(Self { max, in_use: AtomicU64::new(0) })
+        Arc::new(Self {
+            max,
+            in_use: AtomicU64::new(0),
+        })
     }
 
     pub(crate) async fn read(&self, mut body: Incoming) -> Result<Held<'_>, Problem> {
         let announced = body.size_hint().lower();
-        let mut share = Share { budget: self, bytes: 0 };
+        let mut share = Share {
+            budget: self,
+            bytes: 0,
+        };
         share.grow(announced)?;
         let mut bytes = BytesMut::new();
         while let Some(frame) = body.frame().await {
@@ -63,7 +69,10 @@ impl Budget {
                 bytes.extend_from_slice(&data);
             }
         }
-        Ok(Held { bytes: bytes.freeze(), _share: share })
+        Ok(Held {
+            bytes: bytes.freeze(),
+            _share: share,
+        })
     }
 }
 

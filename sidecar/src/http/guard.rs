@@ -12,25 +12,36 @@ use crate::config::Secret;
 /// A web page can make a browser send requests to 127.0.0.1 under a name of its own (DNS
 /// rebinding); the name in `Host` gives it away.
 pub(super) fn check_host(headers: &HeaderMap) -> Result<(), Problem> {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let host = headers
+        .get(HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or_default();
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
     };
-    if ["localhost", "127.0.0.1", "::1"].iter().any(|known| name.eq_ignore_ascii_case(known)) {
+    if ["localhost", "127.0.0.1", "::1"]
+        .iter()
+        .any(|known| name.eq_ignore_ascii_case(known))
+    {
         return Ok(());
     }
-    Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "this is not the host you asked for").detail(
-        format!(
-            "the Host header is {:?}; use localhost, 127.0.0.1 or [::1] in the URL",
-            short(host)
-        ),
-    ))
+    Err(Problem::new(
+        StatusCode::MISDIRECTED_REQUEST,
+        "this is not the host you asked for",
+    )
+    .detail(format!(
+        "the Host header is {:?}; use localhost, 127.0.0.1 or [::1] in the URL",
+        short(host)
+    )))
 }
 
 pub(super) fn check_password(headers: &HeaderMap, wanted: Option<&Secret>) -> Result<(), Problem> {
     let Some(wanted) = wanted else { return Ok(()) };
-    let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+    let given = headers
+        .get(AUTHORIZATION)
+        .map(HeaderValue::as_bytes)
+        .unwrap_or_default();
     let given = match given.split_at_checked("Bearer ".len()) {
         Some((scheme, given)) if scheme.eq_ignore_ascii_case(b"bearer ") => given,
         _ => b"",
@@ -56,10 +67,22 @@ mod tests {
             headers.insert(HOST, HeaderValue::from_str(host).unwrap());
             check_host(&headers).is_ok()
         };
-        for host in ["localhost:6380", "LOCALHOST", "127.0.0.1:1", "[::1]:6380", "[::1]"] {
+        for host in [
+            "localhost:6380",
+            "LOCALHOST",
+            "127.0.0.1:1",
+            "[::1]:6380",
+            "[::1]",
+        ] {
             assert!(checked(host), "{host}");
         }
-        for host in ["evil.example:6380", "localhost.evil.example", "127.0.0.1.nip.io", "10.0.0.1", ""] {
+        for host in [
+            "evil.example:6380",
+            "localhost.evil.example",
+            "127.0.0.1.nip.io",
+            "10.0.0.1",
+            "",
+        ] {
             assert!(!checked(host), "{host}");
         }
         assert!(check_host(&HeaderMap::new()).is_err());
@@ -74,7 +97,14 @@ mod tests {
             check_password(&headers, Some(&wanted)).is_ok()
         };
         assert!(checked("Bearer pass word") && checked("bearer pass word"));
-        for value in ["Bearer pass wor", "Bearer pass word ", "Bearer ", "Basic pass word", "pass word", ""] {
+        for value in [
+            "Bearer pass wor",
+            "Bearer pass word ",
+            "Bearer ",
+            "Basic pass word",
+            "pass word",
+            "",
+        ] {
             assert!(!checked(value), "{value:?}");
         }
         assert!(check_password(&HeaderMap::new(), None).is_ok());

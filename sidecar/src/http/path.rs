@@ -34,9 +34,14 @@ pub(super) fn parse(path: &str) -> Result<Path<'_>, Problem> {
     // A slash in a key may be written as it is: nothing follows the key.
     match decode(key) {
         Some(key) => Ok(Path::Key(key)),
-        None => Err(Problem::new(StatusCode::BAD_REQUEST, "the key is not percent-encoded").detail(
-            format!("{:?} has a % without two hexadecimal digits; write %25 for a %", short(key)),
-        )),
+        None => Err(
+            Problem::new(StatusCode::BAD_REQUEST, "the key is not percent-encoded").detail(
+                format!(
+                    "{:?} has a % without two hexadecimal digits; write %25 for a %",
+                    short(key)
+                ),
+            ),
+        ),
     }
 }
 
@@ -53,7 +58,9 @@ fn decode(text: &str) -> Option<Cow<'_, [u8]>> {
             bytes.push(*first);
             continue;
         }
-        let [high, low, tail @ ..] = tail else { return None };
+        let [high, low, tail @ ..] = tail else {
+            return None;
+        };
         bytes.push(u8::try_from(digit(high)? * 16 + digit(low)?).ok()?);
         rest = tail;
     }
@@ -76,7 +83,12 @@ mod tests {
             assert_eq!(parse(path).unwrap(), Path::Key(key.into()), "{path}");
         }
         assert_eq!(parse("/v1/stats").unwrap(), Path::Stats);
-        for path in ["/v1/cache/%", "/v1/cache/%2", "/v1/cache/%zz", "/v1/cache/%+1"] {
+        for path in [
+            "/v1/cache/%",
+            "/v1/cache/%2",
+            "/v1/cache/%zz",
+            "/v1/cache/%+1",
+        ] {
             assert!(parse(path).is_err(), "{path}");
         }
         for path in ["/v1/cache/", "/", "/v1", "/v1/cache", "/v1/stats/"] {

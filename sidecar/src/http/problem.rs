@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
-    HeaderMap, Response, StatusCode,
+    Response, StatusCode,
     header::{CONTENT_TYPE, HeaderName, HeaderValue},
 };
 use serde_json::{Value, json};
@@ -21,27 +21,40 @@ pub(crate) struct Problem {
     status: StatusCode,
     title: &'static str,
     detail: Option<String>,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 // === impl Problem ===
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, title: &'static str) -> Self {
-        Self { status, title, detail: None, headers: HeaderMap::new() }
+        Self {
+            status,
+            title,
+            detail: None,
+            headers: Vec::new(),
+        }
     }
 
     pub(crate) fn detail(self, detail: impl Into<String>) -> Self {
-        Self { detail: Some(detail.into()), ..self }
+        Self {
+            detail: Some(detail.into()),
+            ..self
+        }
     }
 
     pub(crate) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+        self.headers.push((name, value));
         self
     }
 
     pub(crate) fn answer(self) -> Answer {
-        let Self { status, title, detail, headers } = self;
+        let Self {
+            status,
+            title,
+            detail,
+            headers,
+        } = self;
         let mut problem = json!({"type": "about:blank", "title": title, "status": status.as_u16()});
         if let Some(detail) = detail {
             problem["detail"] = Value::String(detail);
@@ -57,7 +70,9 @@ pub(crate) fn json(status: StatusCode, kind: &'static str, value: &Value) -> Ans
     let text = format!("{value:#}\n");
     let mut answer = Response::new(body::full(text));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     answer
 }
 

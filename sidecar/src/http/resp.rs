@@ -4,7 +4,8 @@ use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use redis::{
-    Cmd, ProtocolVersion, RedisConnectionInfo, Value, aio::MultiplexedConnection,
+    AsyncConnectionConfig, Cmd, ErrorKind, ProtocolVersion, RedisConnectionInfo, Value,
+    aio::MultiplexedConnection,
 };
 use serde_json::{Map, Number};
 use tokio::{net::UnixStream, sync::Mutex};
@@ -65,12 +66,18 @@ impl Client {
         open: impl Fn() -> io::Result<UnixStream> + Send + Sync + 'static,
         shared: Arc<Shared>,
     ) -> Self {
-        Self { open: Box::new(open), shared, connection: Mutex::new(None) }
+        Self {
+            open: Box::new(open),
+            shared,
+            connection: Mutex::new(None),
+        }
     }
 
     pub(super) async fn read(&self, key: &[u8]) -> Result<Read, RespError> {
         let reply = self.ask(redis::cmd("PANNIER.READ").arg(key)).await?;
-        let Value::Array(parts) = reply else { return Err(unexpected("PANNIER.READ", &reply)) };
+        let Value::Array(parts) = reply else {
+            return Err(unexpected("PANNIER.READ", &reply));
+        };
         match <[Value; 5]>::try_from(parts) {
             Ok([value, tier, result, rule, Value::Int(ttl_ms)]) => Ok(Read {
                 value: match value {
@@ -96,7 +103,9 @@ impl Client {
         let mut command = redis::cmd("SET");
         command.arg(key).arg(value);
         if let Some(ttl) = ttl {
-            command.arg("PX").arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+            command
+                .arg("PX")
+                .arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
         }
         match self.ask(&command).await? {
             Value::Okay => Ok(()),
@@ -124,12 +133,16 @@ impl Client {
             Ok(Value::ServerError(error)) => Err(server_error(error.code(), error.details())),
             Ok(value) => Ok(value),
             Err(error) => {
-                if let Some(code) = error.code() {
+                if let (ErrorKind::Server(_) | ErrorKind::Extension, Some(code)) =
+                    (error.kind(), error.code())
+                {
                     return Err(server_error(code, error.detail()));
                 }
                 // The next request opens another one; this one may have been executed.
                 *self.connection.lock().await = None;
-                Err(RespError::Unexpected(format!("the connection to an event loop broke: {error}")))
+                Err(RespError::Unexpected(format!(
+                    "the connection to an event loop broke: {error}"
+                )))
             }
         }
     }
@@ -147,7 +160,7 @@ impl Client {
         if let Some(password) = &self.shared.active().credentials.local_password {
             login = login.set_password(password.expose());
         }
-        let config = redis::AsyncConnectionConfig::new().set_response_timeout(None);
+        let config = AsyncConnectionConfig::new().set_response_timeout(None);
         let (connection, driver) = MultiplexedConnection::new_with_config(&login, stream, config)
             .await
             .map_err(|error| RespError::Open(OpenError::Greeting(error)))?;
@@ -158,7 +171,10 @@ impl Client {
 }
 
 fn server_error(code: &str, detail: Option<&str>) -> RespError {
-    RespError::Server { code: code.to_owned(), message: detail.unwrap_or_default().to_owned() }
+    RespError::Server {
+        code: code.to_owned(),
+        message: detail.unwrap_or_default().to_owned(),
+    }
 }
 
 /// Shows the form of an answer, never its content.
@@ -192,13 +208,19 @@ fn to_json(value: Value, depth: usize) -> serde_json::Value {
         Value::Int(number) => Json::Number(number.into()),
         Value::Double(number) => Number::from_f64(number).map_or(Json::Null, Json::Number),
         Value::Boolean(truth) => Json::Bool(truth),
-        Value::Array(items) | Value::Set(items) => {
-            Json::Array(items.into_iter().map(|item| to_json(item, depth + 1)).collect())
-        }
+        Value::Array(items) | Value::Set(items) => Json::Array(
+            items
+                .into_iter()
+                .map(|item| to_json(item, depth + 1))
+                .collect(),
+        ),
         Value::Map(pairs) => {
             let mut map = Map::new();
             for (name, value) in pairs {
-                map.insert(camel_case(&text(name).unwrap_or_default()), to_json(value, depth + 1));
+                map.insert(
+                    camel_case(&text(name).unwrap_or_default()),
+                    to_json(value, depth + 1),
+                );
             }
             Json::Object(map)
         }

@@ -38,13 +38,21 @@ impl Exporter {
     pub fn new(shared: Arc<Shared>) -> Self {
         let describe = |metric: &Metric| {
             let labels = metric.labels.iter().map(ToString::to_string).collect();
-            Desc::new(metric.name.to_owned(), metric.help.to_owned(), labels, HashMap::new())
-                .expect("the table holds valid names only")
+            Desc::new(
+                metric.name.to_owned(),
+                metric.help.to_owned(),
+                labels,
+                HashMap::new(),
+            )
+            .expect("the table holds valid names only")
         };
         let descriptions = table::ALL.iter().map(describe).collect();
         let registry = Registry::new();
         registry
-            .register(Box::new(Counters { shared, descriptions }))
+            .register(Box::new(Counters {
+                shared,
+                descriptions,
+            }))
             .expect("the registry is new");
         Self(registry)
     }
@@ -81,30 +89,47 @@ impl Collector for Counters {
 
 impl Counters {
     fn sum(&self, of: impl Fn(&LoopCounters) -> &Counter) -> u64 {
-        self.shared.counters.iter().map(|counters| of(counters).get()).sum()
+        self.shared
+            .counters
+            .iter()
+            .map(|counters| of(counters).get())
+            .sum()
     }
 
     fn cache(&self, families: &mut Families) {
         let stats = self.shared.tier.stats();
-        families.plain(&table::CACHE_COALESCED, self.sum(|counters| &counters.coalesced));
+        families.plain(
+            &table::CACHE_COALESCED,
+            self.sum(|counters| &counters.coalesced),
+        );
         families.labelled(&table::CACHE_EVICTIONS, [(["size"], stats.evicted)]);
         families.plain(&table::CACHE_ENTRIES, stats.entries);
         families.plain(&table::CACHE_USED, stats.bytes);
         families.plain(&table::CACHE_MAX, stats.max_bytes);
-        let flushes = (0..FLUSHES.len())
-            .map(|index| ([FLUSHES[index]], self.sum(|counters| &counters.flushes[index])));
+        let flushes = (0..FLUSHES.len()).map(|index| {
+            (
+                [FLUSHES[index]],
+                self.sum(|counters| &counters.flushes[index]),
+            )
+        });
         families.labelled(&table::CACHE_FLUSHES, flushes);
-        families.plain(&table::CACHE_TOUCHES, self.sum(|counters| &counters.touches));
-        families.plain(&table::INVALIDATIONS, self.sum(|counters| &counters.invalidations));
-        let state = match self.shared.upstream.facts().coherence {
+        families.plain(
+            &table::CACHE_TOUCHES,
+            self.sum(|counters| &counters.touches),
+        );
+        families.plain(
+            &table::INVALIDATIONS,
+            self.sum(|counters| &counters.invalidations),
+        );
+        let holds = match self.shared.upstream.facts().coherence {
             CoherenceState::Idle => "idle",
             CoherenceState::Tracking => "tracking",
             CoherenceState::TtlOnly => "ttl_only",
             CoherenceState::Degraded(_) => "degraded",
         };
-        let states = ["idle", "tracking", "ttl_only", "degraded"];
-        let states = states.map(|name| ([name], u64::from(name == state)));
-        families.labelled(&table::COHERENCE, states);
+        let all = ["idle", "tracking", "ttl_only", "degraded"];
+        let all = all.map(|name| ([name], u64::from(name == holds)));
+        families.labelled(&table::COHERENCE, all);
     }
 
     fn rules(&self, families: &mut Families) {
@@ -114,10 +139,10 @@ impl Counters {
         let sum = RuleFigures::total(&self.shared.counters);
         let requests = |f: RuleFigures| [("hit", f.hits), ("miss", f.misses)];
         let fills = |f: RuleFigures| [("kept", f.fills), ("overtaken", f.fills_refused)];
-        let requests_of_tier = requests(sum).map(|(result, count)| (["l1", result], count));
-        families.labelled(&table::CACHE_REQUESTS, requests_of_tier);
-        let fills_of_tier = fills(sum).map(|(result, count)| ([result], count));
-        families.labelled(&table::CACHE_FILLS, fills_of_tier);
+        let of_all = requests(sum).map(|(result, count)| (["l1", result], count));
+        families.labelled(&table::CACHE_REQUESTS, of_all);
+        let of_all = fills(sum).map(|(result, count)| ([result], count));
+        families.labelled(&table::CACHE_FILLS, of_all);
         let by_rule = |of: fn(RuleFigures) -> [(&'static str, u64); 2]| {
             let series = move |(name, figures): &(Arc<str>, RuleFigures)| {
                 let name = name.to_string();
@@ -127,8 +152,9 @@ impl Counters {
         };
         families.labelled(&table::RULE_REQUESTS, by_rule(requests));
         families.labelled(&table::RULE_FILLS, by_rule(fills));
-        let masked =
-            rules.iter().map(|(name, figures)| ([name.to_string()], figures.write_errors_masked));
+        let masked = rules
+            .iter()
+            .map(|(name, figures)| ([name.to_string()], figures.write_errors_masked));
         families.labelled(&table::RULE_MASKED, masked);
         families.plain(&table::RULES, policy.policy.rules().len() as u64);
     }
@@ -140,7 +166,10 @@ impl Counters {
         let mut durations = Vec::new();
         for index in 0..super::COMMANDS {
             let sum = |outcome: Outcome| -> u64 {
-                loops.iter().map(|c| c.commands[index].outcomes[outcome as usize].get()).sum()
+                loops
+                    .iter()
+                    .map(|c| c.commands[index].outcomes[outcome as usize].get())
+                    .sum()
             };
             let (ok, error) = (sum(Outcome::Ok), sum(Outcome::Error));
             if ok + error == 0 {
@@ -159,10 +188,19 @@ impl Counters {
 
     fn clients(&self, families: &mut Families) {
         families.plain(&table::CLIENTS, self.shared.clients.len() as u64);
-        families.plain(&table::CONNECTIONS, self.sum(|counters| &counters.connections));
+        families.plain(
+            &table::CONNECTIONS,
+            self.sum(|counters| &counters.connections),
+        );
         families.plain(&table::REJECTED, self.sum(|counters| &counters.rejected));
-        families.plain(&table::SLOW_READERS, self.sum(|counters| &counters.slow_readers));
-        families.plain(&table::PROTOCOL_ERRORS, self.sum(|counters| &counters.protocol_errors));
+        families.plain(
+            &table::SLOW_READERS,
+            self.sum(|counters| &counters.slow_readers),
+        );
+        families.plain(
+            &table::PROTOCOL_ERRORS,
+            self.sum(|counters| &counters.protocol_errors),
+        );
         families.plain(&table::RECEIVED, self.sum(|counters| &counters.bytes_in));
         families.plain(&table::SENT, self.sum(|counters| &counters.bytes_out));
     }
@@ -172,11 +210,27 @@ impl Counters {
             Connection::None => {}
             state => families.plain(&table::UPSTREAM_UP, u64::from(state == Connection::Ready)),
         }
-        let histograms = self.shared.counters.iter().map(|counters| &counters.upstream);
-        families.histograms(&table::UPSTREAM_DURATION, [([""; 0], histogram(histograms))]);
-        families.plain(&table::UPSTREAM_CONNECTS, self.sum(|counters| &counters.upstream_connects));
-        families.plain(&table::UPSTREAM_ERRORS, self.sum(|counters| &counters.upstream_errors));
-        families.plain(&table::UPSTREAM_RETRIES, self.sum(|counters| &counters.upstream_retries));
+        let histograms = self
+            .shared
+            .counters
+            .iter()
+            .map(|counters| &counters.upstream);
+        families.histograms(
+            &table::UPSTREAM_DURATION,
+            [([""; 0], histogram(histograms))],
+        );
+        families.plain(
+            &table::UPSTREAM_CONNECTS,
+            self.sum(|counters| &counters.upstream_connects),
+        );
+        families.plain(
+            &table::UPSTREAM_ERRORS,
+            self.sum(|counters| &counters.upstream_errors),
+        );
+        families.plain(
+            &table::UPSTREAM_RETRIES,
+            self.sum(|counters| &counters.upstream_retries),
+        );
     }
 
     fn memory(&self, families: &mut Families) {
@@ -186,8 +240,14 @@ impl Counters {
         families.plain(&table::MEMORY_MAX, stats.limit as u64);
         families.plain(&table::MEMORY_EVICTIONS, stats.evicted);
         families.plain(&table::MEMORY_EXPIRED, stats.expired);
-        families.plain(&table::MEMORY_WRITES, self.sum(|counters| &counters.memory_writes));
-        families.plain(&table::MEMORY_DISCARDED, self.sum(|counters| &counters.memory_discarded));
+        families.plain(
+            &table::MEMORY_WRITES,
+            self.sum(|counters| &counters.memory_writes),
+        );
+        families.plain(
+            &table::MEMORY_DISCARDED,
+            self.sum(|counters| &counters.memory_discarded),
+        );
     }
 
     fn process(&self, families: &mut Families) {

@@ -58,7 +58,9 @@ impl RuleTotals {
             let now = RuleFigures::sum(counters, index);
             let base = self.base.get(index).copied().unwrap_or_default();
             let before = self.before.get(&rule.name).copied().unwrap_or_default();
-            let figures = now.zip(base, u64::wrapping_sub).zip(before, u64::wrapping_add);
+            let figures = now
+                .zip(base, u64::wrapping_sub)
+                .zip(before, u64::wrapping_add);
             (Arc::clone(&rule.name), figures)
         };
         policy.rules().iter().enumerate().map(figures).collect()
@@ -70,13 +72,22 @@ impl RuleTotals {
 impl RuleFigures {
     fn sum(counters: &[Arc<LoopCounters>], index: usize) -> Self {
         let of_loop = |counters: &Arc<LoopCounters>| counters.rules.get(index).map(Self::of);
-        counters.iter().filter_map(of_loop).fold(Self::default(), |sum, figures| {
-            sum.zip(figures, u64::wrapping_add)
-        })
+        counters
+            .iter()
+            .filter_map(of_loop)
+            .fold(Self::default(), |sum, figures| {
+                sum.zip(figures, u64::wrapping_add)
+            })
     }
 
     fn of(counters: &RuleCounters) -> Self {
-        let RuleCounters { hits, misses, fills, fills_refused, write_errors_masked } = counters;
+        let RuleCounters {
+            hits,
+            misses,
+            fills,
+            fills_refused,
+            write_errors_masked,
+        } = counters;
         Self {
             hits: hits.get(),
             misses: misses.get(),
@@ -89,7 +100,9 @@ impl RuleFigures {
     /// All rules together, those that are gone included.
     pub fn total(counters: &[Arc<LoopCounters>]) -> Self {
         let rules = counters.iter().flat_map(|counters| &counters.rules);
-        rules.map(Self::of).fold(Self::default(), |sum, figures| sum.zip(figures, u64::wrapping_add))
+        rules.map(Self::of).fold(Self::default(), |sum, figures| {
+            sum.zip(figures, u64::wrapping_add)
+        })
     }
 
     fn zip(self, other: Self, f: fn(u64, u64) -> u64) -> Self {
@@ -110,8 +123,10 @@ mod tests {
     use super::*;
 
     fn policy(names: &[&str]) -> Policy {
-        let rules: Vec<String> =
-            names.iter().map(|name| format!("{{name: {name}, match: '{name}:{{id}}'}}")).collect();
+        let rules: Vec<String> = names
+            .iter()
+            .map(|name| format!("{{name: {name}, match: '{name}:{{id}}'}}"))
+            .collect();
         let text = format!("rules: [{}]", rules.join(", "));
         Policy::compile(&SidecarConfig::from_yaml(&text).unwrap()).unwrap()
     }
@@ -122,7 +137,10 @@ mod tests {
         let mut totals = RuleTotals::default();
         let hits = |totals: &RuleTotals, policy: &Policy| -> Vec<(String, u64)> {
             let figures = totals.figures(&counters, policy);
-            figures.into_iter().map(|(name, figures)| (name.to_string(), figures.hits)).collect()
+            figures
+                .into_iter()
+                .map(|(name, figures)| (name.to_string(), figures.hits))
+                .collect()
         };
         let first = policy(&["a", "b"]);
         counters[0].rules[0].hits.add(3);
@@ -133,7 +151,10 @@ mod tests {
         totals.change(&counters, &first, &second);
         counters[0].rules[0].hits.add(10);
         counters[0].rules[1].hits.add(7);
-        assert_eq!(hits(&totals, &second), [("b".into(), 15), ("c".into(), 7), ("a".into(), 3)]);
+        assert_eq!(
+            hits(&totals, &second),
+            [("b".into(), 15), ("c".into(), 7), ("a".into(), 3)]
+        );
 
         let third = policy(&["c"]);
         totals.change(&counters, &second, &third);

@@ -138,10 +138,20 @@ pub fn reference() -> String {
          Keys and values never appear. A histogram has the series `_bucket`, `_sum` and `_count`.\n\n\
          | name | type | labels | meaning |\n|---|---|---|---|\n",
     );
-    for Metric { name, kind, labels, help } in ALL {
+    for Metric {
+        name,
+        kind,
+        labels,
+        help,
+    } in ALL
+    {
         let kind = format!("{kind:?}").to_lowercase();
         let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
-        let _ = writeln!(page, "| `{name}` | {kind} | {} | {help} |", labels.join(", "));
+        let _ = writeln!(
+            page,
+            "| `{name}` | {kind} | {} | {help} |",
+            labels.join(", ")
+        );
     }
     page
 }
@@ -155,9 +165,20 @@ mod tests {
         for metric in ALL {
             let name = metric.name;
             assert!(name.starts_with("pannier_"), "{name}");
-            assert_eq!(name.ends_with("_total"), metric.kind == Kind::Counter, "{name}");
-            assert_eq!(name.ends_with("_seconds"), metric.kind == Kind::Histogram, "{name}");
-            assert!(metric.help.ends_with('.') && !metric.help.contains(['|', '\n']), "{name}");
+            assert_eq!(
+                name.ends_with("_total"),
+                metric.kind == Kind::Counter,
+                "{name}"
+            );
+            assert_eq!(
+                name.ends_with("_seconds"),
+                metric.kind == Kind::Histogram,
+                "{name}"
+            );
+            assert!(
+                metric.help.ends_with('.') && !metric.help.contains(['|', '\n']),
+                "{name}"
+            );
         }
         let mut names: Vec<_> = ALL.iter().map(|metric| metric.name).collect();
         names.sort_unstable();

@@ -117,7 +117,7 @@ impl Parser {
 
     /// The arguments of the command that [`Step::Command`] announced; `buf` as it was then.
     #[inline]
-    pub fn args<'b>(&'b self, buf: &'b [u8], out: &mut Vec<&'b [u8]>) {
+    pub fn args<'b>(&'b self, buf: &'b [u8], out: &mut impl Extend<&'b [u8]>) {
         if self.inline.is_empty() {
             out.extend(self.ranges.iter().map(|range| &buf[range.clone()]));
         } else {

@@ -89,7 +89,7 @@ impl Entry {
         if key.len() > MAX_KEY {
             return None;
         }
-        let mut len_bytes = [0; 8];
+        let len_bytes;
         let (kind, content): (u8, &[u8]) = match body {
             Body::Missing => (0, &[]),
             Body::Text(text) => (1, text),

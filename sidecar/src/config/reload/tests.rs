@@ -11,7 +11,9 @@ const ONE: &str = "rules: [{name: one, match: 'a:{id}', ttl: 5m}]\n";
 
 fn watcher(folder: &Folder, text: &str) -> (Watcher, String) {
     let file = folder.write("c.yaml", text);
-    let Ok(loaded) = load(&args(&["--config", &file]), &env(&[])) else { panic!("refused") };
+    let Ok(loaded) = load(&args(&["--config", &file]), &env(&[])) else {
+        panic!("refused")
+    };
     let shared = Shared::new(loaded.active, 1);
     (Watcher::new(shared, loaded.source), file)
 }
@@ -61,14 +63,20 @@ fn the_symlink_swap_of_a_config_map_volume_is_seen() {
     let folder = Folder::new();
     for (version, name) in [("v1", "one"), ("v2", "two")] {
         fs::create_dir(folder.path().join(version)).unwrap();
-        fs::write(folder.path().join(version).join("c.yaml"), ONE.replace("one", name)).unwrap();
+        fs::write(
+            folder.path().join(version).join("c.yaml"),
+            ONE.replace("one", name),
+        )
+        .unwrap();
     }
     let data = folder.path().join("..data");
     std::os::unix::fs::symlink("v1", &data).unwrap();
     let file = folder.path().join("c.yaml");
     std::os::unix::fs::symlink("..data/c.yaml", &file).unwrap();
     let file = file.to_str().unwrap();
-    let Ok(loaded) = load(&args(&["--config", file]), &env(&[])) else { panic!("refused") };
+    let Ok(loaded) = load(&args(&["--config", file]), &env(&[])) else {
+        panic!("refused")
+    };
     let mut watcher = Watcher::new(Shared::new(loaded.active, 1), loaded.source);
     let next = folder.path().join("..data_tmp");
     std::os::unix::fs::symlink("v2", &next).unwrap();
@@ -81,7 +89,10 @@ fn the_symlink_swap_of_a_config_map_volume_is_seen() {
 fn a_new_password_is_a_reload_as_well() {
     let folder = Folder::new();
     let password = folder.write("password", "old");
-    let (mut watcher, _) = watcher(&folder, &format!("upstream: {{host: h, passwordFile: {password}}}"));
+    let (mut watcher, _) = watcher(
+        &folder,
+        &format!("upstream: {{host: h, passwordFile: {password}}}"),
+    );
     fs::write(&password, "new\n").unwrap();
     watcher.poll();
     let known = watcher.shared.active().credentials.password.clone();
@@ -111,7 +122,12 @@ fn what_needs_a_restart_keeps_its_value_and_is_named() {
     assert_eq!(rule(&watcher), "two");
     assert!(active.prefix.is_none() && active.config.upstream.is_none());
     assert_eq!(active.config.sidecar.threads, 1);
-    let named = ["sidecar.threads", "upstream", "keyspace.prefix", "local.memory"];
+    let named = [
+        "sidecar.threads",
+        "upstream",
+        "keyspace.prefix",
+        "local.memory",
+    ];
     assert_eq!(watcher.shared.reload.lock().needs_restart, named);
     fs::write(&file, ONE.replace("one", "two")).unwrap();
     watcher.poll();
@@ -124,11 +140,22 @@ fn a_tier_in_a_folder_that_comes_later_is_seen() {
     let tier = "apiVersion: pannier.dev/v1alpha1\nkind: CacheTier\nmetadata: {name: t}\nspec:\n  redis: {topology: None}\n  rules: [{name: one, match: 'a:{id}'}]\n";
     folder.write("a.yaml", tier);
     let path = folder.path().to_str().unwrap().to_owned();
-    let Ok(loaded) = load(&args(&["--manifests", &path]), &env(&[])) else { panic!("refused") };
+    let Ok(loaded) = load(&args(&["--manifests", &path]), &env(&[])) else {
+        panic!("refused")
+    };
     let mut watcher = Watcher::new(Shared::new(loaded.active, 1), loaded.source);
     folder.write("b.yaml", &tier.replace("name: t", "name: u"));
     watcher.poll();
-    assert!(watcher.shared.reload.lock().error.as_ref().unwrap().contains("2 CacheTiers"));
+    assert!(
+        watcher
+            .shared
+            .reload
+            .lock()
+            .error
+            .as_ref()
+            .unwrap()
+            .contains("2 CacheTiers")
+    );
     fs::remove_file(folder.path().join("a.yaml")).unwrap();
     watcher.poll();
     assert_eq!(watcher.shared.active().config.tier, "default/u");

@@ -9,7 +9,12 @@ fn shared(yaml: &str, threads: usize) -> Arc<Shared> {
     let config = SidecarConfig::from_yaml(yaml).unwrap();
     let policy = Policy::compile(&config).unwrap();
     Shared::new(
-        Active { config, policy, prefix: None, credentials: Credentials::default() },
+        Active {
+            config,
+            policy,
+            prefix: None,
+            credentials: Credentials::default(),
+        },
         threads,
     )
 }
@@ -21,11 +26,17 @@ fn every_metric_of_the_table_is_shown_with_its_labels() {
     let shared = shared(RULES, 1);
     let get = CommandId::Get as usize;
     shared.counters[0].commands[get].outcomes[Outcome::Ok as usize].inc();
-    let counters = Counters { shared, descriptions: Vec::new() };
+    let counters = Counters {
+        shared,
+        descriptions: Vec::new(),
+    };
     let families = counters.collect();
     assert_eq!(families.len(), table::ALL.len());
     for metric in table::ALL {
-        let family = families.iter().find(|family| family.name() == metric.name).unwrap();
+        let family = families
+            .iter()
+            .find(|family| family.name() == metric.name)
+            .unwrap();
         assert_eq!(family.help(), metric.help);
         for sample in family.get_metric() {
             let labels: Vec<&str> = sample.get_label().iter().map(|pair| pair.name()).collect();
@@ -60,11 +71,21 @@ fn counters_of_all_loops_are_added() {
         "pannier_command_duration_seconds_sum{cmd=\"get\"} 4.00016",
         "pannier_upstream_up 0",
         "pannier_config_last_reload_successful 1",
-        concat!("pannier_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+        concat!(
+            "pannier_build_info{version=\"",
+            env!("CARGO_PKG_VERSION"),
+            "\"} 1"
+        ),
     ] {
-        assert!(text.lines().any(|found| found == line), "{line:?} is missing in:\n{text}");
+        assert!(
+            text.lines().any(|found| found == line),
+            "{line:?} is missing in:\n{text}"
+        );
     }
-    assert!(!text.contains("cmd=\"set\""), "commands that were not seen are left out");
+    assert!(
+        !text.contains("cmd=\"set\""),
+        "commands that were not seen are left out"
+    );
 }
 
 #[test]
@@ -80,9 +101,20 @@ fn what_was_counted_stays_when_a_rule_goes() {
     shared.counters[0].rules[0].hits.add(5);
     let config = SidecarConfig::from_yaml("rules: [{name: other, match: 'b:{id}'}]").unwrap();
     let policy = Policy::compile(&config).unwrap();
-    shared.activate(Active { config, policy, prefix: None, credentials: Credentials::default() });
+    shared.activate(Active {
+        config,
+        policy,
+        prefix: None,
+        credentials: Credentials::default(),
+    });
     let text = Exporter::new(shared).text();
-    assert!(text.contains("pannier_cache_requests_total{tier=\"l1\",result=\"hit\"} 5"), "{text}");
-    assert!(text.contains("pannier_rule_requests_total{rule=\"other\",result=\"hit\"} 0"), "{text}");
+    assert!(
+        text.contains("pannier_cache_requests_total{tier=\"l1\",result=\"hit\"} 5"),
+        "{text}"
+    );
+    assert!(
+        text.contains("pannier_rule_requests_total{rule=\"other\",result=\"hit\"} 0"),
+        "{text}"
+    );
     assert!(!text.contains("ghosts"), "{text}");
 }

@@ -1,0 +1,278 @@
+//! State of one app connection: what it negotiated, and its replies in order.
+//!
+//! Replies come from several places: the local tier at once, Redis later over different links. A
+//! [`Slot`] per unanswered command keeps them in the order of the commands. Slots also are the
+//! client's lanes: a command that would overtake an earlier one on the same key, because it takes
+//! another way, has to wait.
+
+use std::{collections::VecDeque, rc::Rc};
+
+use crate::{
+    command::CommandId,
+    engine::{memory::Subscriptions, pinned::Pinned},
+    resp::{
+        Proto,
+        request::{Limits, Parser},
+        write::Reply,
+    },
+    upstream::Link,
+};
+
+/// Which way a command takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Answered by the sidecar.
+    Local,
+    /// The shared link in the client's protocol version.
+    Plain,
+    /// The tracked link.
+    Tracked,
+    /// A connection of its own.
+    Pinned,
+}
+
+/// Which keys a command touches, as far as order is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touches {
+    /// None.
+    Nothing,
+    /// One, by its hash.
+    Key(u64),
+    /// Several, or unknown ones.
+    Anything,
+}
+
+impl Touches {
+    fn overlaps(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Nothing, _) | (_, Self::Nothing) => false,
+            (Self::Key(one), Self::Key(other)) => one == other,
+            _ => true,
+        }
+    }
+}
+
+/// The place of one reply.
+struct Slot {
+    lane: Lane,
+    touches: Touches,
+    /// The app does not want it (`CLIENT REPLY`).
+    muted: bool,
+    reply: Option<Vec<u8>>,
+}
+
+/// Whether replies are sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReplyMode {
+    /// Yes.
+    #[default]
+    On,
+    /// No.
+    Off,
+    /// Not the next one.
+    SkipNext,
+    /// Not this one.
+    Skip,
+}
+
+/// State of one app connection.
+pub struct Session {
+    /// Protocol version.
+    pub proto: Proto,
+    /// Logical database.
+    pub db: u16,
+    /// `AUTH` was given, or none is asked for.
+    pub authenticated: bool,
+    /// Whether replies are sent.
+    pub replies: ReplyMode,
+    /// Bytes to send.
+    pub out: Vec<u8>,
+    slots: VecDeque<Slot>,
+    /// Number of the first slot.
+    first: u64,
+    /// A connection of the client's own, and why it has one.
+    pub pinned: Option<Pinned>,
+    /// A pinned link that is not connected yet.
+    pub pinning: Option<Rc<Link>>,
+    /// Channels of memory mode.
+    pub subscriptions: Option<Box<Subscriptions>>,
+    /// Bytes of a command that is not complete yet.
+    pub input: Vec<u8>,
+    /// Bytes that must be there before it is worth reading on.
+    pub need: usize,
+    /// How far the incomplete command was read.
+    pub parser: Parser,
+    /// Largest requests accepted.
+    pub limits: Limits,
+    /// Close once everything has been sent.
+    pub closing: bool,
+    /// The app sends nothing any more.
+    pub ended: bool,
+    /// The command that runs now, for slots and metrics.
+    pub command: CommandId,
+}
+
+impl Session {
+    /// The state after connect.
+    pub fn new(db: u16, authenticated: bool, limits: Limits) -> Self {
+        Self {
+            proto: Proto::Resp2,
+            db,
+            authenticated,
+            replies: ReplyMode::On,
+            out: Vec::new(),
+            slots: VecDeque::new(),
+            first: 0,
+            pinned: None,
+            pinning: None,
+            subscriptions: None,
+            input: Vec::new(),
+            need: 0,
+            parser: Parser::default(),
+            limits,
+            closing: false,
+            ended: false,
+            command: CommandId::Other,
+        }
+    }
+
+    /// Unanswered commands.
+    #[inline]
+    pub fn unanswered(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether a command on that lane is unanswered.
+    pub fn unanswered_on(&self, lane: Lane) -> bool {
+        self.slots.iter().any(|slot| slot.lane == lane && slot.reply.is_none())
+    }
+
+    /// Whether a command on that lane must wait for earlier ones on other lanes.
+    #[inline]
+    pub fn must_wait(&self, lane: Lane, touches: Touches) -> bool {
+        self.slots.iter().any(|slot| {
+            slot.reply.is_none() && slot.lane != lane && slot.touches.overlaps(touches)
+        })
+    }
+
+    /// The only lane of all unanswered commands that overlap; `None` if there are several or none.
+    pub fn lane_of(&self, touches: Touches) -> Option<Lane> {
+        let mut lanes = self
+            .slots
+            .iter()
+            .filter(|slot| slot.reply.is_none() && slot.touches.overlaps(touches))
+            .map(|slot| slot.lane);
+        let first = lanes.next()?;
+        lanes.all(|lane| lane == first).then_some(first)
+    }
+
+    /// Reserves the place of a reply that will come later; the answer is its number.
+    #[inline]
+    pub fn reserve(&mut self, lane: Lane, touches: Touches) -> u64 {
+        let muted = self.is_muted();
+        self.slots.push_back(Slot { lane, touches, muted, reply: None });
+        self.first + self.slots.len() as u64 - 1
+    }
+
+    /// Answers the current command at once.
+    #[inline]
+    pub fn reply<R>(&mut self, write: impl FnOnce(&mut Reply<'_>) -> R) -> R {
+        if self.slots.is_empty() && !self.is_muted() {
+            return write(&mut Reply::new(&mut self.out, self.proto));
+        }
+        let mut bytes = Vec::new();
+        let result = write(&mut Reply::new(&mut bytes, self.proto));
+        if !bytes.is_empty() {
+            let number = self.reserve(Lane::Local, Touches::Nothing);
+            self.complete(number, |out| out.extend_from_slice(&bytes));
+        }
+        result
+    }
+
+    /// Fills the place of a reply, and moves everything that is in order to the output.
+    #[inline]
+    pub fn complete(&mut self, number: u64, write: impl FnOnce(&mut Vec<u8>)) {
+        let at = usize::try_from(number.wrapping_sub(self.first)).unwrap_or(usize::MAX);
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        if at > 0 {
+            let mut bytes = Vec::new();
+            write(&mut bytes);
+            slot.reply = Some(bytes);
+            return;
+        }
+        if slot.muted {
+            write(&mut Vec::new());
+        } else {
+            write(&mut self.out);
+        }
+        self.slots.pop_front();
+        self.first += 1;
+        while let Some(Slot { reply: Some(bytes), muted, .. }) = self.slots.front() {
+            if !muted {
+                self.out.extend_from_slice(bytes);
+            }
+            self.slots.pop_front();
+            self.first += 1;
+        }
+    }
+
+    /// Moves `CLIENT REPLY SKIP` on by one command.
+    pub fn next_command(&mut self) {
+        self.replies = match self.replies {
+            ReplyMode::SkipNext => ReplyMode::Skip,
+            ReplyMode::Skip => ReplyMode::On,
+            other => other,
+        };
+    }
+
+    fn is_muted(&self) -> bool {
+        matches!(self.replies, ReplyMode::Off | ReplyMode::Skip)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> Session {
+        Session::new(0, true, Limits::new(1 << 20))
+    }
+
+    #[test]
+    fn replies_leave_in_the_order_of_the_commands() {
+        let mut session = session();
+        let first = session.reserve(Lane::Plain, Touches::Key(1));
+        let second = session.reserve(Lane::Tracked, Touches::Key(2));
+        session.reply(|reply| reply.integer(3));
+        session.complete(second, |out| out.extend_from_slice(b":2\r\n"));
+        assert_eq!(session.out, b"");
+        session.complete(first, |out| out.extend_from_slice(b":1\r\n"));
+        assert_eq!(session.out, b":1\r\n:2\r\n:3\r\n");
+        assert_eq!(session.unanswered(), 0);
+    }
+
+    #[test]
+    fn a_command_waits_for_earlier_ones_on_the_same_key_that_go_another_way() {
+        let mut session = session();
+        let write = session.reserve(Lane::Plain, Touches::Key(1));
+        assert!(session.must_wait(Lane::Tracked, Touches::Key(1)));
+        assert!(session.must_wait(Lane::Local, Touches::Anything));
+        assert!(!session.must_wait(Lane::Plain, Touches::Key(1)), "the same way keeps order");
+        assert!(!session.must_wait(Lane::Tracked, Touches::Key(2)));
+        assert_eq!(session.lane_of(Touches::Key(1)), Some(Lane::Plain));
+        session.complete(write, |_| {});
+        assert!(!session.must_wait(Lane::Tracked, Touches::Key(1)));
+    }
+
+    #[test]
+    fn client_reply_skip_mutes_one_reply_also_when_it_comes_late() {
+        let mut session = session();
+        session.replies = ReplyMode::SkipNext;
+        session.next_command();
+        let skipped = session.reserve(Lane::Plain, Touches::Nothing);
+        session.next_command();
+        session.reply(|reply| reply.ok());
+        session.complete(skipped, |out| out.extend_from_slice(b":1\r\n"));
+        assert_eq!(session.out, b"+OK\r\n");
+    }
+}

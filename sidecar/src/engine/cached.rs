@@ -1,0 +1,139 @@
+//! Cacheable reads: from the local tier, or over the tracked link with a fill.
+
+
+
+use policy::{config::CacheMode, matcher::RuleId};
+use smallvec::SmallVec;
+
+use super::{
+    Flow, Request, Turn, flight, forward, key_hash,
+};
+use crate::{
+    client::session::{Lane, Session, Touches},
+    command::CommandId,
+    tier::{Lookup, Query},
+    worker::Worker,
+};
+
+/// `GET MGET STRLEN EXISTS TYPE TTL PTTL HGET HGETALL`
+#[inline]
+pub fn read(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
+    let args = request.args;
+    let query = match request.spec.id() {
+        CommandId::Get => Query::Get,
+        CommandId::Strlen => Query::StrLen,
+        CommandId::Type => Query::Type,
+        CommandId::Ttl => Query::Ttl,
+        CommandId::Pttl => Query::Pttl,
+        CommandId::Hgetall => Query::HGetAll,
+        CommandId::Hget => Query::HGet(args[2]),
+        CommandId::Exists if args.len() == 2 => Query::Exists,
+        CommandId::Mget => return read_many(turn, session, request),
+        _ => return forward::forward(turn, session, request),
+    };
+    let key = args[1];
+    let touches = if session.unanswered() == 0 {
+        Touches::Nothing
+    } else {
+        let touches = Touches::Key(key_hash(key));
+        if session.must_wait(Lane::Local, touches) {
+            return behind(turn, session, request, touches);
+        }
+        touches
+    };
+    if hit(turn.worker, session, key, query) {
+        return Flow::Done;
+    }
+    miss(turn, session, request, query, touches)
+}
+
+/// Earlier commands on the same key are unanswered: the read follows them on their way if that is
+/// the shared link, and waits otherwise.
+fn behind(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, touches: Touches) -> Flow {
+    match session.lane_of(touches) {
+        Some(Lane::Plain) => forward::forward(turn, session, request),
+        _ => Flow::Wait,
+    }
+}
+
+/// Answers from the local tier, if it can.
+#[inline]
+pub fn hit(worker: &Worker, session: &mut Session, key: &[u8], query: Query<'_>) -> bool {
+    let at = Lookup { db: session.db, key };
+    let now = worker.now();
+    let Some(hit) = session.reply(|reply| worker.shared.tier.read(at, query, now, reply)) else {
+        return false;
+    };
+    worker.counters.rules[usize::from(hit.rule)].hits.inc();
+    worker.count_hit(session.command);
+    if hit.touch {
+        worker.touch(session.db, key);
+    }
+    true
+}
+
+fn miss(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, query: Query<'_>, touches: Touches) -> Flow {
+    let key = request.args[1];
+    let Some(rule) = cacheable(turn, key) else {
+        return forward::forward(turn, session, request);
+    };
+    let touches = match touches {
+        Touches::Nothing => Touches::Key(key_hash(key)),
+        touches => touches,
+    };
+    match flight::read(turn, session, rule, key, query, touches) {
+        Some(flow) => flow,
+        None => forward::forward(turn, session, request),
+    }
+}
+
+/// The rule under which a key may be kept locally.
+fn cacheable(turn: &Turn<'_>, key: &[u8]) -> Option<RuleId> {
+    let id = turn.active.policy.find(key)?;
+    (turn.active.policy.rule(id).cache == CacheMode::Both).then_some(id)
+}
+
+/// `MGET`: from the local tier only when all keys are there.
+fn read_many(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
+    if session.must_wait(Lane::Local, Touches::Anything) {
+        return behind(turn, session, request, Touches::Anything);
+    }
+    let keys = &request.args[1..];
+    if hit_many(turn.worker, session, keys) {
+        return Flow::Done;
+    }
+    let rules: Option<SmallVec<[RuleId; 8]>> = keys.iter().map(|key| cacheable(turn, key)).collect();
+    let Some(rules) = rules else { return forward::forward(turn, session, request) };
+    match flight::read_many(turn, session, &rules, keys) {
+        Some(flow) => flow,
+        None => forward::forward(turn, session, request),
+    }
+}
+
+fn hit_many(worker: &Worker, session: &mut Session, keys: &[&[u8]]) -> bool {
+    let now = worker.now();
+    let db = session.db;
+    let mut rules: SmallVec<[u16; 8]> = SmallVec::new();
+    let all = session.reply(|reply| {
+        let before = reply.out.len();
+        reply.array(keys.len());
+        for key in keys {
+            match worker.shared.tier.read(Lookup { db, key }, Query::Get, now, reply) {
+                Some(hit) => rules.push(hit.rule),
+                None => {
+                    reply.out.truncate(before);
+                    return false;
+                }
+            }
+        }
+        true
+    });
+    if all {
+        for rule in rules {
+            worker.counters.rules[usize::from(rule)].hits.inc();
+        }
+        worker.count_hit(CommandId::Mget);
+    }
+    all
+}
+

@@ -1,0 +1,492 @@
+//! Reads of the local tier that ask Redis: one flight per key, guarded fills.
+//!
+//! `PTTL` and the read itself travel together over the tracked link, and the fill is applied in
+//! the loop that reads the replies and the pushes, in wire order. The token taken before the
+//! request was sent decides whether the reply is kept; the app gets it in any case.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use foldhash::HashMap;
+use policy::matcher::RuleId;
+
+use super::{
+    Flow, Turn,
+    reply::{ClientTarget, Target},
+};
+use crate::{
+    client::{
+        Client,
+        session::{Lane, Session, Touches},
+    },
+    clock::Tick,
+    command::CommandId,
+    resp::{
+        Proto,
+        reply::{Value, is_error, is_null},
+        write::{Reply, command},
+    },
+    tier::{Body, Fields, FillToken, Lookup, Meta, Origin, Query},
+    upstream::{Link, Lost},
+    worker::Worker,
+};
+
+/// What is asked of Redis for a query.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Question {
+    Value,
+    Length,
+    Type,
+    Field(Box<[u8]>),
+    Fields,
+}
+
+/// Reads that are under way in one event loop.
+#[derive(Default)]
+pub struct Flights {
+    by_key: HashMap<(u16, Box<[u8]>, Question), Rc<Flight>>,
+}
+
+/// One read that is under way.
+pub struct Flight {
+    db: u16,
+    key: Box<[u8]>,
+    question: Question,
+    token: FillToken,
+    rule: RuleId,
+    rule_name: Option<Arc<str>>,
+    origin: Origin,
+    sent: Tick,
+    pttl: Cell<Option<i64>>,
+    waiters: RefCell<Vec<Waiter>>,
+}
+
+struct Waiter {
+    client: Rc<Client>,
+    number: u64,
+    command: CommandId,
+    since: Tick,
+}
+
+/// Several keys that are read together (`MGET`).
+pub struct ManyRead {
+    db: u16,
+    keys: Vec<ManyKey>,
+    origin: Origin,
+    sent: Tick,
+    waiter: Waiter,
+}
+
+struct ManyKey {
+    key: Box<[u8]>,
+    rule: RuleId,
+    token: Option<FillToken>,
+    pttl: Cell<Option<i64>>,
+}
+
+impl Question {
+    fn of(query: Query<'_>) -> Self {
+        match query {
+            Query::Get => Self::Value,
+            Query::StrLen => Self::Length,
+            Query::Exists | Query::Type | Query::Ttl | Query::Pttl => Self::Type,
+            Query::HGet(field) => Self::Field(field.into()),
+            Query::HGetAll => Self::Fields,
+        }
+    }
+
+    fn write(&self, key: &[u8], out: &mut Vec<u8>) {
+        match self {
+            Self::Value => command(out, &[b"GET", key]),
+            Self::Length => command(out, &[b"STRLEN", key]),
+            Self::Type => command(out, &[b"TYPE", key]),
+            Self::Field(field) => command(out, &[b"HGET", key, field]),
+            Self::Fields => command(out, &[b"HGETALL", key]),
+        }
+    }
+}
+
+/// Asks Redis on behalf of the local tier; `None` if that is not possible now and the command is
+/// to be forwarded instead.
+pub fn read(turn: &Turn<'_>, session: &mut Session, rule: RuleId, key: &[u8], query: Query<'_>, touches: Touches) -> Option<Flow> {
+    let link = tracked(turn, session)?;
+    if session.must_wait(Lane::Tracked, touches) {
+        return Some(Flow::Wait);
+    }
+    let worker = turn.worker;
+    let at = Lookup { db: session.db, key };
+    let question = Question::of(query);
+    let joined = join(turn, session, at, &question, touches);
+    if joined {
+        return Some(Flow::Done);
+    }
+    let token = worker.shared.tier.begin_fill(at)?;
+    worker.counters.rules[usize::from(rule.0)].misses.inc();
+    let flight = Rc::new(Flight {
+        db: session.db,
+        key: key.into(),
+        question: question.clone(),
+        token,
+        rule,
+        rule_name: turn.active.policy.get(rule).map(|rule| Arc::clone(&rule.name)),
+        origin: link.tier.as_ref().map(crate::tier::TierLink::origin).unwrap_or_default(),
+        sent: Tick::now(),
+        pttl: Cell::new(None),
+        waiters: RefCell::new(vec![waiter(turn, session, touches)]),
+    });
+    let wire_key = prefixed(turn, key);
+    link.send(Target::FlightTtl(Rc::clone(&flight)), false, |out| {
+        command(out, &[b"PTTL", &wire_key]);
+    });
+    link.send(Target::FlightValue(Rc::clone(&flight)), false, |out| question.write(&wire_key, out));
+    worker.flights.borrow_mut().by_key.insert((session.db, key.into(), question), flight);
+    Some(Flow::Done)
+}
+
+/// Joins a read of the same key that was not overtaken.
+fn join(turn: &Turn<'_>, session: &mut Session, at: Lookup<'_>, question: &Question, touches: Touches) -> bool {
+    let flights = turn.worker.flights.borrow();
+    if flights.by_key.is_empty() {
+        return false;
+    }
+    let Some(flight) = flights.by_key.get(&(at.db, at.key.into(), question.clone())) else {
+        return false;
+    };
+    if !turn.worker.shared.tier.is_current(at, flight.token) {
+        return false;
+    }
+    turn.worker.counters.coalesced.inc();
+    flight.waiters.borrow_mut().push(waiter(turn, session, touches));
+    true
+}
+
+fn waiter(turn: &Turn<'_>, session: &mut Session, touches: Touches) -> Waiter {
+    Waiter {
+        client: Rc::clone(turn.client),
+        number: session.reserve(Lane::Tracked, touches),
+        command: session.command,
+        since: turn.worker.now(),
+    }
+}
+
+fn tracked(turn: &Turn<'_>, session: &Session) -> Option<Rc<Link>> {
+    if !turn.worker.has_upstream() {
+        return None;
+    }
+    let set = turn.worker.links(session.db)?;
+    let link = set.tracked(turn.worker);
+    (link.is_up() && link.fills.get() && !link.is_full()).then(|| Rc::clone(link))
+}
+
+fn prefixed(turn: &Turn<'_>, key: &[u8]) -> Vec<u8> {
+    let prefix = turn.active.prefix.as_ref().map_or(b"".as_slice(), |prefix| prefix.raw());
+    [prefix, key].concat()
+}
+
+// === impl Flight ===
+
+impl Flight {
+    /// The TTL has come.
+    pub fn ttl(&self, frame: &[u8]) {
+        self.pttl.set(integer(frame));
+    }
+
+    /// The value has come: keep it if that is still allowed, and answer everyone who waits.
+    pub fn value(self: Rc<Self>, worker: &Rc<Worker>, frame: &[u8]) {
+        self.land(worker);
+        self.keep(worker, frame);
+        for waiter in self.waiters.take() {
+            waiter.answer(worker, is_error(frame), |out, proto| self.write(waiter.command, frame, proto, out));
+        }
+    }
+
+    /// No value will come over this link: the readers' commands are forwarded over the shared one.
+    pub fn lost(self: Rc<Self>, worker: &Rc<Worker>, lost: &Lost) {
+        self.land(worker);
+        worker.shared.tier.cancel_fill(Lookup { db: self.db, key: &self.key }, self.token);
+        for waiter in self.waiters.take() {
+            let mut words: Vec<&[u8]> = vec![name(waiter.command), &self.key];
+            if let Question::Field(field) = &self.question {
+                words.push(field);
+            }
+            ask_again(worker, waiter, self.db, &words, lost);
+        }
+    }
+
+    fn land(self: &Rc<Self>, worker: &Worker) {
+        let mut flights = worker.flights.borrow_mut();
+        let id = (self.db, self.key.clone(), self.question.clone());
+        // A newer flight may have taken the place of one that was overtaken.
+        if flights.by_key.get(&id).is_some_and(|flight| Rc::ptr_eq(flight, self)) {
+            flights.by_key.remove(&id);
+        }
+    }
+
+    fn keep(&self, worker: &Worker, frame: &[u8]) {
+        let at = Lookup { db: self.db, key: &self.key };
+        let keep = Keep { db: self.db, key: &self.key, rule: self.rule, origin: self.origin, sent: self.sent };
+        let mut fields = Vec::new();
+        match body(&self.question, frame, &mut fields) {
+            Some(body) => keep.fill(worker, self.token, self.pttl.get(), body),
+            None => worker.shared.tier.cancel_fill(at, self.token),
+        }
+    }
+
+    /// The reply of one command that waits, in its protocol version.
+    fn write(&self, command: CommandId, frame: &[u8], proto: Proto, out: &mut Vec<u8>) {
+        if is_error(frame) {
+            return out.extend_from_slice(frame);
+        }
+        let mut reply = Reply::new(out, proto);
+        let pttl = self.pttl.get().unwrap_or(-2);
+        match command {
+            CommandId::Get | CommandId::Hget if is_null(frame) => reply.null(),
+            CommandId::Exists => reply.integer(i64::from(frame != b"+none\r\n")),
+            CommandId::Pttl => reply.integer(pttl),
+            CommandId::Ttl if pttl < 0 => reply.integer(pttl),
+            CommandId::Ttl => reply.integer((pttl + 500) / 1000),
+            CommandId::Hgetall if proto == Proto::Resp2 => map_as_array(frame, out),
+            CommandId::PannierRead => {
+                let rule = self.rule_name.as_deref();
+                super::introspect::write_read(frame, rule, "redis", self.pttl.get(), &mut reply);
+            }
+            _ => out.extend_from_slice(frame),
+        }
+    }
+}
+
+/// `%2` becomes `*4`; what follows is the same in both versions.
+fn map_as_array(frame: &[u8], out: &mut Vec<u8>) {
+    let end = frame.windows(2).position(|pair| pair == b"\r\n").unwrap_or(0);
+    let pairs = std::str::from_utf8(&frame[1..end.max(1)]).ok().and_then(|text| text.parse().ok());
+    crate::resp::write::header(out, b'*', pairs.unwrap_or(0_usize) * 2);
+    out.extend_from_slice(&frame[(end + 2).min(frame.len())..]);
+}
+
+/// What a reply says about the key; `None`: nothing that could be kept.
+fn body<'a>(question: &Question, frame: &'a [u8], fields: &'a mut Vec<u8>) -> Option<Body<'a>> {
+    let value = Value::read(frame).ok()?;
+    Some(match (question, value) {
+        (_, Value::Error(_)) => return None,
+        (Question::Value, Value::Null) | (Question::Type, Value::Text(b"none")) => Body::Missing,
+        (Question::Value, Value::Text(text)) => Body::Text(text),
+        (Question::Type, Value::Text(name)) => Body::Typed(name),
+        // Zero may mean an empty string or no key.
+        (Question::Length, Value::Integer(len @ 1..)) => Body::TextLen(len.unsigned_abs()),
+        (Question::Field(field), Value::Null) => {
+            Fields::append(fields, field, None);
+            Body::Hash(Fields::new(false, fields))
+        }
+        (Question::Field(field), Value::Text(text)) => {
+            Fields::append(fields, field, Some(text));
+            Body::Hash(Fields::new(false, fields))
+        }
+        (Question::Fields, Value::Map(pairs)) if pairs.is_empty() => Body::Missing,
+        (Question::Fields, Value::Map(pairs)) => {
+            for (field, value) in &pairs {
+                Fields::append(fields, field.text()?, Some(value.text()?));
+            }
+            Body::Hash(Fields::new(true, fields))
+        }
+        _ => return None,
+    })
+}
+
+fn integer(frame: &[u8]) -> Option<i64> {
+    match Value::read(frame) {
+        Ok(Value::Integer(value)) => Some(value),
+        _ => None,
+    }
+}
+
+/// Where and under which rule a reply is kept.
+struct Keep<'a> {
+    db: u16,
+    key: &'a [u8],
+    rule: RuleId,
+    origin: Origin,
+    sent: Tick,
+}
+
+impl Keep<'_> {
+    /// Fills the tier, with the deadline `sent + min(PTTL, rule's TTL)`.
+    fn fill(&self, worker: &Worker, token: FillToken, pttl: Option<i64>, body: Body<'_>) {
+        let counters = &worker.counters.rules[usize::from(self.rule.0)];
+        match self.meta(worker, pttl, body) {
+            None => worker.shared.tier.cancel_fill(Lookup { db: self.db, key: self.key }, token),
+            Some(meta) if worker.shared.tier.fill(token, meta, self.key, body) => counters.fills.inc(),
+            Some(_) => counters.fills_refused.inc(),
+        }
+    }
+
+    fn meta(&self, worker: &Worker, pttl: Option<i64>, body: Body<'_>) -> Option<Meta> {
+        let active = worker.active();
+        let rule = active.policy.get(self.rule)?;
+        let sent_ms = self.sent.millis();
+        let after = |span: Duration| sent_ms.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+        let expires_ms = match pttl? {
+            left @ 0.. => Some(sent_ms.saturating_add(left.unsigned_abs())),
+            _ => None,
+        };
+        let mut deadline_ms = expires_ms.unwrap_or(u64::MAX);
+        if let Some(ttl) = rule.local_ttl {
+            deadline_ms = deadline_ms.min(after(ttl));
+        }
+        match body {
+            Body::Missing => deadline_ms = after(rule.negative_ttl?),
+            // Fields may expire on their own there, without a sign.
+            Body::Hash(_) if worker.expires_fields() => {
+                deadline_ms = deadline_ms.min(after(worker.max_staleness()));
+            }
+            // A field that is not there is no key that is not there, but no more lasting either.
+            Body::Text(text) if rule.max_value_size.is_some_and(|max| text.len() as u64 > max) => return None,
+            Body::Hash(fields) if rule.max_value_size.is_some_and(|max| fields.bytes().len() as u64 > max) => return None,
+            _ => {}
+        }
+        Some(Meta { deadline_ms, expires_ms, origin: self.origin, rule: self.rule.0, db: self.db })
+    }
+}
+
+impl Waiter {
+    fn answer(&self, worker: &Worker, failed: bool, write: impl FnOnce(&mut Vec<u8>, Proto)) {
+        let counters = &worker.counters.commands[self.command as usize];
+        counters.outcomes[usize::from(failed)].inc();
+        let took = worker.now().since(self.since);
+        counters.duration.observe(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), 1);
+        let proto = self.client.session.borrow().proto;
+        self.client.complete(self.number, |out, _| write(out, proto));
+    }
+}
+
+fn name(command: CommandId) -> &'static [u8] {
+    match command {
+        CommandId::Get => b"GET",
+        CommandId::Strlen => b"STRLEN",
+        CommandId::Exists => b"EXISTS",
+        CommandId::Type => b"TYPE",
+        CommandId::Ttl => b"TTL",
+        CommandId::Pttl => b"PTTL",
+        CommandId::Hget => b"HGET",
+        CommandId::Hgetall => b"HGETALL",
+        CommandId::PannierRead => b"PANNIER.READ",
+        _ => b"MGET",
+    }
+}
+
+/// The tracked link broke; a read is idempotent, so it is asked again over the shared link.
+fn ask_again(worker: &Rc<Worker>, waiter: Waiter, db: u16, words: &[&[u8]], lost: &Lost) {
+    let Waiter { client, number, command: id, .. } = waiter;
+    let proto = client.session.borrow().proto;
+    let target = ClientTarget { client, number, command: id, after: None };
+    let plain = worker.links(db).map(|set| Rc::clone(set.plain(worker, proto)));
+    match plain {
+        Some(link) if !matches!(link.status(), crate::upstream::Status::Down(_) | crate::upstream::Status::Closed) => {
+            let active = worker.active();
+            let prefix = active.prefix.as_ref().map_or(b"".as_slice(), |prefix| prefix.raw());
+            worker.counters.upstream_retries.inc();
+            link.send(Target::Client(target), true, |out| {
+                crate::resp::write::header(out, b'*', words.len());
+                crate::resp::write::bulk(out, words[0]);
+                for (index, word) in words[1..].iter().enumerate() {
+                    // All words of MGET are keys; elsewhere only the first is.
+                    let is_key = index == 0 || id == CommandId::Mget;
+                    let word = if is_key { [prefix, word].concat() } else { word.to_vec() };
+                    crate::resp::write::bulk(out, &word);
+                }
+            });
+        }
+        _ => super::reply::lost(worker, Target::Client(target), &Lost::Unavailable(lost.to_string().into())),
+    }
+}
+
+// === MGET ===
+
+/// Reads several keys over the tracked link; `None` if that is not possible now.
+pub fn read_many(turn: &Turn<'_>, session: &mut Session, rules: &[RuleId], keys: &[&[u8]]) -> Option<Flow> {
+    let link = tracked(turn, session)?;
+    let touches = Touches::Anything;
+    if session.must_wait(Lane::Tracked, touches) {
+        return Some(Flow::Wait);
+    }
+    let db = session.db;
+    let tier = &turn.worker.shared.tier;
+    let read = Rc::new(ManyRead {
+        db,
+        keys: keys
+            .iter()
+            .zip(rules)
+            .map(|(key, rule)| ManyKey {
+                key: (*key).into(),
+                rule: *rule,
+                token: tier.begin_fill(Lookup { db, key }),
+                pttl: Cell::new(None),
+            })
+            .collect(),
+        origin: link.tier.as_ref().map(crate::tier::TierLink::origin).unwrap_or_default(),
+        sent: Tick::now(),
+        waiter: waiter(turn, session, touches),
+    });
+    let wire_keys: Vec<Vec<u8>> = keys.iter().map(|key| prefixed(turn, key)).collect();
+    for (index, key) in wire_keys.iter().enumerate() {
+        turn.worker.counters.rules[usize::from(rules[index].0)].misses.inc();
+        link.send(Target::ManyTtl(Rc::clone(&read), index), false, |out| command(out, &[b"PTTL", key]));
+    }
+    let mut words: Vec<&[u8]> = vec![b"MGET"];
+    words.extend(wire_keys.iter().map(Vec::as_slice));
+    link.send(Target::ManyValue(read), false, |out| command(out, &words));
+    Some(Flow::Done)
+}
+
+impl ManyRead {
+    /// The TTL of one key has come.
+    pub fn ttl(&self, index: usize, frame: &[u8]) {
+        self.keys[index].pttl.set(integer(frame));
+    }
+
+    /// The values have come.
+    pub fn values(&self, worker: &Rc<Worker>, frame: &[u8]) {
+        let value = Value::read(frame);
+        let items = value.as_ref().ok().and_then(Value::list).unwrap_or_default();
+        for (index, key) in self.keys.iter().enumerate() {
+            let Some(token) = key.token else { continue };
+            let at = Lookup { db: self.db, key: &key.key };
+            let keep = Keep { db: self.db, key: &key.key, rule: key.rule, origin: self.origin, sent: self.sent };
+            match items.get(index) {
+                Some(Value::Text(text)) => keep.fill(worker, token, key.pttl.get(), Body::Text(text)),
+                // MGET answers null for a key of another type as well.
+                _ => worker.shared.tier.cancel_fill(at, token),
+            }
+        }
+        self.waiter.answer(worker, is_error(frame), |out, proto| match (proto, items) {
+            (Proto::Resp2, [_, ..]) => {
+                let mut reply = Reply::new(out, proto);
+                reply.array(items.len());
+                for item in items {
+                    match item {
+                        Value::Text(text) => reply.bulk(text),
+                        _ => reply.null(),
+                    }
+                }
+            }
+            _ => out.extend_from_slice(frame),
+        });
+    }
+
+    /// No values will come over this link.
+    pub fn lost(&self, worker: &Rc<Worker>, lost: &Lost) {
+        for key in &self.keys {
+            if let Some(token) = key.token {
+                worker.shared.tier.cancel_fill(Lookup { db: self.db, key: &key.key }, token);
+            }
+        }
+        let mut words: Vec<&[u8]> = vec![b"MGET"];
+        words.extend(self.keys.iter().map(|key| &*key.key));
+        let Waiter { client, number, command, since } = &self.waiter;
+        let waiter = Waiter { client: Rc::clone(client), number: *number, command: *command, since: *since };
+        ask_again(worker, waiter, self.db, &words, lost);
+    }
+}

@@ -1,0 +1,320 @@
+//! What happens when Redis answers, does not answer, or pushes an invalidation.
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use super::{
+
+    flight::{Flight, ManyRead},
+    pinned,
+};
+use crate::{
+    client::Client,
+    clock::Tick,
+    command::{CommandId, ReplyRewrite, Stripped, strip_exec_reply, strip_reply},
+    metrics::Flush,
+    resp::{
+        Proto,
+        reply::{Value, is_error},
+        write::Reply,
+    },
+    upstream::{Link, Lost, Role},
+    worker::Worker,
+};
+
+/// Who waits for a reply.
+pub enum Target {
+    /// An app.
+    Client(ClientTarget),
+    /// The TTL of a key that is being read for the local tier.
+    FlightTtl(Rc<Flight>),
+    /// Its value.
+    FlightValue(Rc<Flight>),
+    /// The TTL of one of several keys.
+    ManyTtl(Rc<ManyRead>, usize),
+    /// Their values.
+    ManyValue(Rc<ManyRead>),
+    /// The proof that a tracked link lives, sent at that time.
+    Proof(Tick),
+    /// Nobody.
+    Ignore,
+}
+
+/// An app that waits, and what is to be done first.
+pub struct ClientTarget {
+    /// The app.
+    pub client: Rc<Client>,
+    /// The number of its slot.
+    pub number: u64,
+    /// The command, for metrics.
+    pub command: CommandId,
+    /// What is to be done; `None` in the common case.
+    pub after: Option<Box<After>>,
+}
+
+/// What is to be done when a reply comes, before the app gets it.
+#[derive(Debug)]
+pub struct After {
+    /// Keys whose local entries are dropped.
+    pub keys: Vec<Box<[u8]>>,
+    /// They were marked as being written.
+    pub marked: bool,
+    /// Drop everything: the command may have written any key.
+    pub flush: bool,
+    /// What has to come off the reply.
+    pub rewrite: ReplyRewrite,
+    /// A rule that hides errors of writes from the app.
+    pub mask: Option<u16>,
+    /// Add our own section (`INFO`).
+    pub info: bool,
+    /// What has to come off the replies of a transaction.
+    pub exec: Vec<ReplyRewrite>,
+    /// The answer to `PANNIER.READ`, and the rule that matched.
+    pub read: Option<Option<Arc<str>>>,
+}
+
+impl Default for After {
+    fn default() -> Self {
+        Self {
+            keys: Vec::new(),
+            marked: false,
+            flush: false,
+            rewrite: ReplyRewrite::None,
+            mask: None,
+            info: false,
+            exec: Vec::new(),
+            read: None,
+        }
+    }
+}
+
+impl After {
+    /// Whether nothing is to be done.
+    pub fn is_nothing(&self) -> bool {
+        self.keys.is_empty()
+            && !self.flush
+            && self.rewrite == ReplyRewrite::None
+            && self.mask.is_none()
+            && !self.info
+            && self.exec.is_empty()
+            && self.read.is_none()
+    }
+
+    /// Drops what the command may have changed.
+    pub fn settle(&self, worker: &Worker) {
+        for key in &self.keys {
+            if self.marked {
+                worker.shared.tier.end_write(key);
+            } else {
+                worker.shared.tier.invalidate(key);
+            }
+        }
+        if self.flush {
+            worker.counters.flushes[Flush::UnknownWrite as usize].inc();
+            worker.shared.tier.flush();
+        }
+    }
+}
+
+/// A reply has come.
+#[inline]
+pub fn answered(link: &Link, target: Target, since: Tick, frame: &[u8]) {
+    let worker = link.worker();
+    match target {
+        Target::Client(target) => client_answered(link, worker, target, since, frame),
+        Target::FlightTtl(flight) => flight.ttl(frame),
+        Target::FlightValue(flight) => {
+            prove(link, worker, since);
+            flight.value(worker, frame);
+        }
+        Target::ManyTtl(read, index) => read.ttl(index, frame),
+        Target::ManyValue(read) => {
+            prove(link, worker, since);
+            read.values(worker, frame);
+        }
+        Target::Proof(sent) => proof(link, worker, sent, frame),
+        Target::Ignore => {}
+    }
+}
+
+fn client_answered(link: &Link, worker: &Rc<Worker>, target: ClientTarget, since: Tick, frame: &[u8]) {
+    let ClientTarget { client, number, command, after } = target;
+    let failed = is_error(frame);
+    count(worker, command, failed, worker.now().since(since));
+    match after {
+        None => client.complete(number, |out, _| out.extend_from_slice(frame)),
+        Some(after) => {
+            after.settle(worker);
+            client.complete(number, |out, worker| {
+                if failed && mask_error(worker, command, &after, frame, out) {
+                    return;
+                }
+                write_changed(worker, &after, link, frame, out);
+            });
+        }
+    }
+    if link.role == Role::Pinned {
+        pinned::answered(&client, link, command, frame);
+    }
+}
+
+/// The frame without the prefix, or with our section.
+fn write_changed(worker: &Worker, after: &After, link: &Link, frame: &[u8], out: &mut Vec<u8>) {
+    if after.info && !is_error(frame) {
+        return super::local::append_info(worker, link.proto(), frame, out);
+    }
+    if let Some(rule) = &after.read {
+        return super::introspect::write_read(frame, rule.as_deref(), "redis", None, &mut Reply::new(out, link.proto()));
+    }
+    let active = worker.active();
+    match &active.prefix {
+        Some(prefix) if !after.exec.is_empty() => {
+            if strip_exec_reply(&after.exec, prefix, frame, out).is_err() {
+                out.extend_from_slice(frame);
+            }
+        }
+        Some(prefix) if after.rewrite != ReplyRewrite::None => {
+            match strip_reply(after.rewrite, prefix, frame, out) {
+                Ok(Stripped::Written) => {}
+                // A reply of unexpected shape: better the prefix shows than the reply is lost.
+                Ok(Stripped::Dropped) | Err(_) => out.extend_from_slice(frame),
+            }
+        }
+        _ => out.extend_from_slice(frame),
+    }
+}
+
+/// `onWriteError: Log`: the app gets the reply of a write that succeeded.
+fn mask_error(worker: &Worker, command: CommandId, after: &After, error: &[u8], out: &mut Vec<u8>) -> bool {
+    let Some(rule) = after.mask else { return false };
+    let Some(reply) = success_reply(command) else { return false };
+    worker.counters.rules[usize::from(rule)].write_errors_masked.inc();
+    let active = worker.active();
+    let name = active.policy.rules().get(usize::from(rule)).map_or("", |rule| &rule.name);
+    let error = String::from_utf8_lossy(&error[1..]);
+    tracing::warn!(rule = name, command = ?command, error = error.trim_end(), "a failed write was not shown to the app");
+    out.extend_from_slice(reply);
+    true
+}
+
+/// The reply of a write that succeeded, for commands that have only one.
+fn success_reply(command: CommandId) -> Option<&'static [u8]> {
+    match command {
+        CommandId::Set
+        | CommandId::Setex
+        | CommandId::Psetex
+        | CommandId::Mset
+        | CommandId::Hmset
+        | CommandId::Lset
+        | CommandId::Ltrim => Some(b"+OK\r\n"),
+        CommandId::Expire
+        | CommandId::Pexpire
+        | CommandId::Expireat
+        | CommandId::Pexpireat
+        | CommandId::Persist
+        | CommandId::Del
+        | CommandId::Unlink => Some(b":0\r\n"),
+        _ => None,
+    }
+}
+
+/// No reply will come.
+pub fn lost(worker: &Rc<Worker>, target: Target, lost: &Lost) {
+    match target {
+        Target::Client(ClientTarget { client, number, command, after }) => {
+            count(worker, command, true, Duration::ZERO);
+            if let Some(after) = &after {
+                after.settle(worker);
+            }
+            let after = after.unwrap_or_default();
+            let frame = failure(worker, command, &after, lost);
+            client.complete(number, |out, _| out.extend_from_slice(&frame));
+        }
+        Target::FlightTtl(_) | Target::ManyTtl(..) | Target::Proof(_) | Target::Ignore => {}
+        Target::FlightValue(flight) => flight.lost(worker, lost),
+        Target::ManyValue(read) => read.lost(worker, lost),
+    }
+}
+
+/// The reply to a command that failed for want of Redis: an error, or what the rule says instead.
+pub fn failure(worker: &Worker, command: CommandId, after: &After, lost: &Lost) -> Vec<u8> {
+    let (mut error, mut out) = (Vec::new(), Vec::new());
+    Reply::new(&mut error, Proto::Resp2).error(&error_text(worker, command, lost));
+    if mask_error(worker, command, after, &error, &mut out) { out } else { error }
+}
+
+/// What the app is told. The prefix is `ERR` whatever happened: clients retry `LOADING`,
+/// `READONLY`, `TRYAGAIN`, `CLUSTERDOWN` and `MASTERDOWN` by themselves, and this may have been
+/// executed.
+pub fn error_text(worker: &Worker, command: CommandId, lost: &Lost) -> String {
+    let name = format!("{command:?}").to_uppercase();
+    match lost {
+        Lost::Unavailable(why) => {
+            format!("ERR redis is unavailable, the command was not executed: {why}")
+        }
+        Lost::Closed => "ERR the connection to redis was closed".to_owned(),
+        lost => format!(
+            "ERR {name} was sent to redis at {} and got no reply ({lost}); it may or may not have been executed",
+            worker.endpoint().address()
+        ),
+    }
+}
+
+fn count(worker: &Worker, command: CommandId, failed: bool, took: Duration) {
+    let counters = &worker.counters.commands[command as usize];
+    counters.outcomes[usize::from(failed)].inc();
+    counters.duration.observe(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), 1);
+    let threshold = worker.slow_log_threshold();
+    if took > threshold && !threshold.is_zero() {
+        tracing::warn!(command = ?command, millis = took.as_millis(), "slow operation");
+    }
+}
+
+// === coherence ===
+
+fn prove(link: &Link, worker: &Worker, sent: Tick) {
+    if let Some(tier) = &link.tier
+        && link.fills.get()
+    {
+        tier.prove(sent, worker.max_staleness());
+    }
+}
+
+/// The answer to a keyed read that does nothing else.
+fn proof(link: &Link, worker: &Worker, sent: Tick, frame: &[u8]) {
+    // A user without rights to the key is answered all the same, by a server that lives.
+    if !is_error(frame) || frame.starts_with(b"-NOPERM") {
+        return prove(link, worker, sent);
+    }
+    worker.counters.flushes[Flush::Doubt as usize].inc();
+    let answer = String::from_utf8_lossy(&frame[1..]);
+    tracing::warn!(answer = answer.trim_end(), "redis is in doubt; the local tier was flushed");
+    if let Some(tier) = &link.tier {
+        tier.break_proof();
+    }
+}
+
+/// `>2 invalidate [key …]`, or null for everything.
+pub fn pushed(link: &Link, frame: &[u8]) {
+    let worker = link.worker();
+    let Ok(Value::List(parts)) = Value::read(frame) else { return };
+    let [Value::Text(b"invalidate"), what] = parts.as_slice() else { return };
+    match what {
+        Value::List(keys) => {
+            let active = worker.active();
+            for key in keys.iter().filter_map(Value::text) {
+                worker.counters.invalidations.inc();
+                let key = match &active.prefix {
+                    None => Some(key),
+                    Some(prefix) => key.strip_prefix(prefix.raw()),
+                };
+                if let Some(key) = key {
+                    worker.shared.tier.invalidate(key);
+                }
+            }
+        }
+        _ => {
+            worker.counters.flushes[Flush::ServerFlush as usize].inc();
+            worker.shared.tier.flush();
+        }
+    }
+}

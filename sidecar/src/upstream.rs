@@ -1,0 +1,138 @@
+//! Redis behind the sidecar: the connections of one event loop.
+//!
+//! Per logical database there is a set of links: one for each protocol version that carries
+//! everything forwarded, a tracked one that carries cacheable reads, and pinned ones for clients
+//! whose connection has a state. Links are opened when first needed.
+
+pub mod backoff;
+pub mod connect;
+pub mod link;
+pub mod outbox;
+pub mod stream;
+pub mod tls;
+
+use std::{
+    cell::{OnceCell, RefCell},
+    io,
+    rc::Rc,
+    time::Duration,
+};
+
+pub use self::{
+    connect::{Endpoint, Handshake},
+    link::{Link, Role, Status},
+};
+use crate::{resp::Proto, worker::Worker};
+
+/// Pinned connections that are kept for the next client, per protocol version and database.
+const SPARE: usize = 4;
+
+/// Why a command has no reply.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Lost {
+    /// There is no connection.
+    #[error("{0}")]
+    Unavailable(Rc<str>),
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Broken(Rc<str>),
+    /// Redis did not answer in time.
+    #[error("no reply within {0:?}")]
+    TimedOut(Duration),
+    /// The link was closed on purpose.
+    #[error("the connection was closed")]
+    Closed,
+}
+
+impl Lost {
+    pub(crate) fn broken(error: &io::Error) -> Self {
+        Self::Broken(error.to_string().into())
+    }
+}
+
+/// The links of one database.
+pub struct LinkSet {
+    db: u16,
+    plain: [OnceCell<Rc<Link>>; 2],
+    tracked: OnceCell<Rc<Link>>,
+    spare: [RefCell<Vec<Rc<Link>>>; 2],
+    pinned: RefCell<Vec<Rc<Link>>>,
+}
+
+fn index(proto: Proto) -> usize {
+    match proto {
+        Proto::Resp2 => 0,
+        Proto::Resp3 => 1,
+    }
+}
+
+impl LinkSet {
+    /// An empty set; links are opened when first asked for.
+    pub fn new(db: u16) -> Self {
+        Self {
+            db,
+            plain: Default::default(),
+            tracked: OnceCell::new(),
+            spare: Default::default(),
+            pinned: RefCell::default(),
+        }
+    }
+
+    /// The shared link for forwarded commands in that protocol version.
+    pub fn plain(&self, worker: &Rc<Worker>, proto: Proto) -> &Rc<Link> {
+        self.plain[index(proto)].get_or_init(|| {
+            let handshake = Handshake { proto, db: self.db, tracking: false };
+            Link::open(worker, Role::Plain, handshake)
+        })
+    }
+
+    /// The link for cacheable reads.
+    pub fn tracked(&self, worker: &Rc<Worker>) -> &Rc<Link> {
+        self.tracked.get_or_init(|| {
+            let tracking = worker.wants_tracking();
+            let handshake = Handshake { proto: Proto::Resp3, db: self.db, tracking };
+            Link::open(worker, Role::Tracked, handshake)
+        })
+    }
+
+    /// A connection for one client alone: a spare one, or a new one.
+    pub fn pin(&self, worker: &Rc<Worker>, proto: Proto) -> Rc<Link> {
+        let spare = loop {
+            match self.spare[index(proto)].borrow_mut().pop() {
+                Some(link) if link.is_up() => break Some(link),
+                Some(_) => {}
+                None => break None,
+            }
+        };
+        let link = spare.unwrap_or_else(|| {
+            Link::open(worker, Role::Pinned, Handshake { proto, db: self.db, tracking: false })
+        });
+        self.pinned.borrow_mut().push(Rc::clone(&link));
+        link
+    }
+
+    /// Takes a pinned connection back. It is used again only if it is in a clean state.
+    pub fn unpin(&self, link: &Rc<Link>, clean: bool) {
+        link.set_owner(None);
+        link.patient.set(false);
+        self.pinned.borrow_mut().retain(|other| !Rc::ptr_eq(other, link));
+        let mut spare = self.spare[index(link.proto())].borrow_mut();
+        if clean && link.is_up() && link.in_flight() == 0 && spare.len() < SPARE {
+            spare.push(Rc::clone(link));
+        } else {
+            link.close(Lost::Closed);
+        }
+    }
+
+    /// All links that were opened.
+    pub fn links(&self) -> Vec<Rc<Link>> {
+        let shared = self.plain.iter().chain([&self.tracked]).filter_map(OnceCell::get);
+        let spare = self.spare.iter().flat_map(|spare| spare.borrow().clone());
+        shared.cloned().chain(self.pinned.borrow().iter().cloned()).chain(spare).collect()
+    }
+
+    /// The tracked link, if it was opened.
+    pub fn tracked_link(&self) -> Option<&Rc<Link>> {
+        self.tracked.get()
+    }
+}

@@ -1,0 +1,252 @@
+//! Opens a connection to Redis and shakes hands: TCP, TLS, `HELLO` or `AUTH`, `SELECT`, tracking.
+
+use std::{io, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+use super::{stream::Stream, tls::TlsSettings};
+use crate::{
+    config::Credentials,
+    resp::{
+        Proto,
+        reply::{ReplyError, Scanner, Value},
+        write,
+    },
+};
+
+/// Most bytes that a handshake may answer with.
+const MAX_HANDSHAKE: usize = 64 * 1024;
+
+/// Where and how to connect.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Encryption, if declared.
+    pub tls: Option<TlsSettings>,
+    /// User and password.
+    pub credentials: Credentials,
+    /// For TCP, TLS and handshake together.
+    pub timeout: Duration,
+    /// Shown by `CLIENT LIST` of the server.
+    pub name: String,
+}
+
+/// What kind of connection is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handshake {
+    /// Protocol version.
+    pub proto: Proto,
+    /// Logical database.
+    pub db: u16,
+    /// Ask for invalidations.
+    pub tracking: bool,
+}
+
+/// A connection that is ready for commands.
+#[derive(Debug)]
+pub struct Connected {
+    /// The connection.
+    pub stream: Stream,
+    /// Bytes that came after the handshake's replies.
+    pub rest: Vec<u8>,
+    /// Why invalidations will not come, where they were asked for.
+    pub tracking_refused: Option<String>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nothing listens there, or the name is unknown.
+    #[error("failed to connect to {address}: {source}")]
+    Tcp {
+        /// `host:port`
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// No certificate that can be trusted, or no TLS at all.
+    #[error("failed to encrypt the connection to {address}: {source}")]
+    Tls {
+        /// `host:port`
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// It took too long.
+    #[error("{address} did not complete the handshake within {timeout:?}")]
+    Timeout {
+        /// `host:port`
+        address: String,
+        /// The limit.
+        timeout: Duration,
+    },
+    /// The server closed the connection or it broke.
+    #[error("the connection broke during the handshake: {0}")]
+    Broken(io::Error),
+    /// Not a Redis.
+    #[error("{0}; is it a Redis server?")]
+    NotRedis(ReplyError),
+    /// The server said no.
+    #[error("{command} was refused: {answer}")]
+    Refused {
+        /// `AUTH`, `SELECT` …
+        command: &'static str,
+        /// The server's error.
+        answer: String,
+    },
+}
+
+impl Endpoint {
+    /// `host:port`
+    pub fn address(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    /// Connects and shakes hands.
+    pub async fn connect(&self, wanted: Handshake) -> Result<Connected, ConnectError> {
+        match timeout(self.timeout, self.attempt(wanted)).await {
+            Ok(result) => result,
+            Err(_) => {
+                Err(ConnectError::Timeout { address: self.address(), timeout: self.timeout })
+            }
+        }
+    }
+
+    async fn attempt(&self, wanted: Handshake) -> Result<Connected, ConnectError> {
+        let tcp = TcpStream::connect((self.host.as_str(), self.port))
+            .await
+            .map_err(|source| ConnectError::Tcp { address: self.address(), source })?;
+        tcp.set_nodelay(true).map_err(ConnectError::Broken)?;
+        let stream = match &self.tls {
+            None => Stream::Tcp(tcp),
+            Some(tls) => TlsConnector::from(tls.config.clone())
+                .connect(tls.name.clone(), tcp)
+                .await
+                .map(|stream| Stream::Tls(Box::new(stream)))
+                .map_err(|source| ConnectError::Tls { address: self.address(), source })?,
+        };
+        self.shake_hands(stream, wanted).await
+    }
+
+    async fn shake_hands(&self, mut stream: Stream, wanted: Handshake) -> Result<Connected, ConnectError> {
+        let steps = self.steps(wanted);
+        let mut request = Vec::new();
+        for step in &steps {
+            let words: Vec<&[u8]> = step.words.iter().map(|word| word.as_bytes()).collect();
+            write::command(&mut request, &words);
+        }
+        stream.write_all(&request).await.map_err(ConnectError::Broken)?;
+        stream.flush().await.map_err(ConnectError::Broken)?;
+
+        let mut tracking_refused = None;
+        let mut buffer = Vec::new();
+        let mut at = 0;
+        for step in &steps {
+            let len = read_reply(&mut stream, &mut buffer, at).await?;
+            let reply = Value::read(&buffer[at..at + len]).map_err(ConnectError::NotRedis)?;
+            at += len;
+            match (&reply, step.on_error) {
+                (Value::Error(_), OnError::Ignore) => {}
+                (Value::Error(text), OnError::NoTracking) => {
+                    tracking_refused = Some(format!("{}: {}", step.command, lossy(text)));
+                }
+                (Value::Error(text), OnError::Fail) => {
+                    let answer = lossy(text);
+                    return Err(ConnectError::Refused { command: step.command, answer });
+                }
+                (reply, _) if step.command == "HELLO" && is_replica(reply) => {
+                    tracking_refused = Some("the server is a replica".to_owned());
+                }
+                _ => {}
+            }
+        }
+        buffer.drain(..at);
+        Ok(Connected { stream, rest: buffer, tracking_refused })
+    }
+
+    fn steps(&self, wanted: Handshake) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let user = self.credentials.username.as_deref();
+        let password = self.credentials.password.as_ref().map(|secret| secret.expose());
+        match (wanted.proto, password) {
+            (Proto::Resp3, None) => steps.push(Step::new("HELLO", &["HELLO", "3"])),
+            (Proto::Resp3, Some(password)) => {
+                let user = user.unwrap_or("default");
+                steps.push(Step::new("HELLO", &["HELLO", "3", "AUTH", user, password]));
+            }
+            // `AUTH password` is what servers before ACLs understand.
+            (Proto::Resp2, Some(password)) => match user {
+                None => steps.push(Step::new("AUTH", &["AUTH", password])),
+                Some(user) => steps.push(Step::new("AUTH", &["AUTH", user, password])),
+            },
+            (Proto::Resp2, None) => {}
+        }
+        if wanted.db != 0 {
+            steps.push(Step::new("SELECT", &["SELECT", &wanted.db.to_string()]));
+        }
+        let name = Step::new("CLIENT SETNAME", &["CLIENT", "SETNAME", &self.name]);
+        steps.push(Step { on_error: OnError::Ignore, ..name });
+        if wanted.tracking {
+            let on = Step::new("CLIENT TRACKING", &["CLIENT", "TRACKING", "ON"]);
+            steps.push(Step { on_error: OnError::NoTracking, ..on });
+        }
+        steps
+    }
+}
+
+/// One command of the handshake. Its words may hold a password: no `Debug`.
+struct Step {
+    command: &'static str,
+    words: Vec<String>,
+    on_error: OnError,
+}
+
+#[derive(Clone, Copy)]
+enum OnError {
+    Fail,
+    Ignore,
+    NoTracking,
+}
+
+impl Step {
+    fn new(command: &'static str, words: &[&str]) -> Self {
+        let words = words.iter().map(|word| (*word).to_owned()).collect();
+        Self { command, words, on_error: OnError::Fail }
+    }
+}
+
+async fn read_reply(stream: &mut Stream, buffer: &mut Vec<u8>, at: usize) -> Result<usize, ConnectError> {
+    let mut scanner = Scanner::default();
+    loop {
+        if let Some(len) = scanner.step(&buffer[at..]).map_err(ConnectError::NotRedis)? {
+            return Ok(len);
+        }
+        if buffer.len() > MAX_HANDSHAKE {
+            return Err(ConnectError::NotRedis(ReplyError::LineTooLong));
+        }
+        if stream.read_buf(buffer).await.map_err(ConnectError::Broken)? == 0 {
+            let closed = io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the server");
+            return Err(ConnectError::Broken(closed));
+        }
+    }
+}
+
+fn is_replica(hello: &Value<'_>) -> bool {
+    matches!(hello.field(b"role").and_then(Value::text), Some(b"replica" | b"slave"))
+}
+
+fn lossy(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).into_owned()
+}

@@ -1,0 +1,523 @@
+//! One connection to Redis: many commands in flight, answered in order.
+//!
+//! A link is driven by one task of its event loop, which connects, writes what was appended since
+//! its last turn with one system call, reads, and hands each reply to the [`Target`] that waits
+//! for it. When the connection breaks, the task decides for each unanswered command whether it is
+//! sent again: those that never left, and idempotent ones; all others fail honestly.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
+
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+
+use super::{
+    Lost,
+    backoff::Backoff,
+    connect::{Connected, Handshake},
+    outbox::Outbox,
+    stream::Stream,
+};
+use crate::{
+    client::Client,
+    clock::Tick,
+    engine::reply::{self, Target},
+    resp::{
+        Proto,
+        reply::{Scanner, is_push},
+    },
+    tier::TierLink,
+    worker::Worker,
+};
+
+/// Unanswered bytes above which clients are told to wait.
+const FULL: usize = 64 << 20;
+/// Unanswered commands above which clients are told to wait.
+const CROWDED: usize = 1 << 16;
+
+/// What a link is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Forwarded commands of all clients with that protocol version.
+    Plain,
+    /// Cacheable reads; always RESP3; receives invalidations.
+    Tracked,
+    /// One client's transactions, subscriptions, blocking commands.
+    Pinned,
+}
+
+/// Where a link stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// The first attempt, or the first since the connection broke, is under way: clients wait.
+    Connecting,
+    /// Commands may be sent.
+    Up,
+    /// The last attempt failed; another one will be made.
+    Down(Rc<str>),
+    /// Ended; no attempt will be made.
+    Closed,
+}
+
+/// A command that waits for its reply.
+struct Pending {
+    target: Target,
+    len: usize,
+    since: Tick,
+    /// Times it was sent in vain.
+    attempts: u8,
+    repeatable: bool,
+}
+
+/// A connection to Redis.
+pub struct Link {
+    /// Its purpose.
+    pub role: Role,
+    /// Its protocol version and database.
+    pub handshake: Handshake,
+    pub(super) worker: Rc<Worker>,
+    /// Its slot in the local tier; only the tracked link has one.
+    pub tier: Option<TierLink>,
+    core: RefCell<Core>,
+    waker: RefCell<Option<Waker>>,
+    /// Clients that wait for the link to come up, or to have room.
+    waiters: RefCell<Vec<Rc<Client>>>,
+    /// The client that a pinned link belongs to.
+    owner: RefCell<Option<Rc<Client>>>,
+    /// A pinned link whose replies may take for ever.
+    pub patient: Cell<bool>,
+    /// A tracked link whose replies may be kept: invalidations come, or none are wanted.
+    pub fills: Cell<bool>,
+}
+
+struct Core {
+    status: Status,
+    outbox: Outbox,
+    pending: VecDeque<Pending>,
+    /// Ask the task to end.
+    stop: Option<Lost>,
+}
+
+// === impl Link ===
+
+impl Link {
+    /// Starts a link and its task.
+    pub fn open(worker: &Rc<Worker>, role: Role, handshake: Handshake) -> Rc<Self> {
+        let tier = match role {
+            Role::Tracked => TierLink::open(&worker.shared.tier),
+            _ => None,
+        };
+        let link = Rc::new(Self {
+            role,
+            handshake,
+            worker: Rc::clone(worker),
+            tier,
+            core: RefCell::new(Core {
+                status: Status::Connecting,
+                outbox: Outbox::default(),
+                pending: VecDeque::new(),
+                stop: None,
+            }),
+            waker: RefCell::new(None),
+            waiters: RefCell::default(),
+            owner: RefCell::new(None),
+            patient: Cell::new(false),
+            fills: Cell::new(false),
+        });
+        tokio::task::spawn_local(Rc::clone(&link).run());
+        link
+    }
+
+    /// Where the link stands.
+    pub fn status(&self) -> Status {
+        self.core.borrow().status.clone()
+    }
+
+    /// Whether commands may be sent.
+    #[inline]
+    pub fn is_up(&self) -> bool {
+        self.core.borrow().status == Status::Up
+    }
+
+    /// Whether so much is unanswered that clients should wait.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        let core = self.core.borrow();
+        core.outbox.len() > FULL || core.pending.len() > CROWDED
+    }
+
+    /// Commands that wait for a reply.
+    pub fn in_flight(&self) -> usize {
+        self.core.borrow().pending.len()
+    }
+
+    /// Appends a command; it is sent in the link's next turn. `repeatable`: it may be sent again
+    /// after the connection broke.
+    #[inline]
+    pub fn send(&self, target: Target, repeatable: bool, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut core = self.core.borrow_mut();
+        let len = core.outbox.append(write);
+        let since = self.worker.now();
+        core.pending.push_back(Pending { target, len, since, attempts: 0, repeatable });
+        drop(core);
+        self.wake();
+    }
+
+    /// Appends bytes whose answers are messages, not replies.
+    pub fn append(&self, bytes: &[u8]) {
+        let mut core = self.core.borrow_mut();
+        core.outbox.append(|out| out.extend_from_slice(bytes));
+        drop(core);
+        self.wake();
+    }
+
+    /// Its event loop.
+    pub fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
+    /// Has `client` woken when the link comes up, fails, or has room again.
+    pub fn wait(&self, client: &Rc<Client>) {
+        self.waiters.borrow_mut().push(Rc::clone(client));
+    }
+
+    /// Gives a pinned link to a client, or takes it back.
+    pub fn set_owner(&self, owner: Option<Rc<Client>>) {
+        *self.owner.borrow_mut() = owner;
+    }
+
+    /// Ends the link: unanswered commands fail with `why`.
+    pub fn close(&self, why: Lost) {
+        self.core.borrow_mut().stop.get_or_insert(why);
+        self.wake();
+    }
+
+    /// Breaks the connection if its oldest command has waited for longer than the limit.
+    pub fn check_timeout(&self, now: Tick) {
+        if self.patient.get() {
+            return;
+        }
+        let limit = self.worker.active().config.resilience.command_timeout.0;
+        let mut core = self.core.borrow_mut();
+        let late = core.pending.front().is_some_and(|oldest| now.since(oldest.since) > limit);
+        if late && core.status == Status::Up {
+            core.stop.get_or_insert(Lost::TimedOut(limit));
+            drop(core);
+            self.wake();
+        } else if late {
+            // Not connected: these wait for a reconnect that does not come in time.
+            let failed: Vec<_> = std::iter::from_fn(|| {
+                let oldest = core.pending.front()?;
+                (now.since(oldest.since) > limit).then(|| core.pending.pop_front()).flatten()
+            })
+            .collect();
+            let bytes = failed.iter().map(|pending| pending.len).sum();
+            core.outbox.answered(bytes);
+            drop(core);
+            for pending in failed {
+                self.fail(pending, &Lost::TimedOut(limit));
+            }
+            self.worker.flush_dirty();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    fn wake_waiters(&self) {
+        for client in self.waiters.take() {
+            client.wake();
+        }
+    }
+
+    /// Connects, serves, and reconnects until it is closed.
+    async fn run(self: Rc<Self>) {
+        let limits = self.worker.active().config.resilience;
+        let mut backoff = Backoff::new(limits.backoff_base.0, limits.backoff_max.0);
+        loop {
+            let lost = match self.worker.endpoint().connect(self.handshake).await {
+                Ok(connected) => {
+                    backoff.reset();
+                    self.came_up(connected.tracking_refused.as_deref());
+                    let lost = self.serve(connected).await;
+                    self.worker.counters.upstream_errors.inc();
+                    lost
+                }
+                Err(error) => {
+                    self.worker.counters.upstream_errors.inc();
+                    Lost::Unavailable(error.to_string().into())
+                }
+            };
+            let was_up = self.is_up();
+            if self.went_down(&lost) {
+                return;
+            }
+            // A connection that broke is tried again nearly at once: most breaks are short.
+            let pause = if was_up {
+                limits.backoff_base.0.mul_f64(f64::from(self.worker.random() % 1000) / 1000.0)
+            } else {
+                backoff.next(self.worker.random())
+            };
+            tokio::time::sleep(pause).await;
+            if self.core.borrow().stop.is_some() && self.role == Role::Pinned {
+                self.went_down(&Lost::Closed);
+                return;
+            }
+        }
+    }
+
+    fn came_up(&self, tracking_refused: Option<&str>) {
+        self.worker.counters.upstream_connects.inc();
+        {
+            let mut core = self.core.borrow_mut();
+            core.status = Status::Up;
+            if self.role != Role::Pinned {
+                core.stop = None;
+            }
+        }
+        self.worker.link_came_up(self, tracking_refused);
+        self.wake_waiters();
+    }
+
+    /// Settles what is unanswered; the answer is whether the link has ended for good.
+    fn went_down(&self, lost: &Lost) -> bool {
+        if let Some(tier) = &self.tier {
+            tier.break_proof();
+        }
+        let ends = self.role == Role::Pinned || matches!(lost, Lost::Closed);
+        let failed = self.keep_repeatable(lost, ends);
+        for pending in failed {
+            self.fail(pending, lost);
+        }
+        self.worker.link_went_down(self, lost);
+        if ends && let Some(owner) = self.owner.take() {
+            owner.pin_lost(lost);
+        }
+        self.wake_waiters();
+        self.worker.flush_dirty();
+        ends
+    }
+
+    /// Keeps the commands that will be sent again and returns the others.
+    fn keep_repeatable(&self, lost: &Lost, ends: bool) -> Vec<Pending> {
+        let retries = self.worker.active().config.resilience.max_retries;
+        let mut core = self.core.borrow_mut();
+        let core = &mut *core;
+        let was_up = core.status == Status::Up;
+        core.status = match lost {
+            _ if ends => Status::Closed,
+            _ if was_up => Status::Connecting,
+            lost => Status::Down(lost.to_string().into()),
+        };
+        let lengths: Vec<usize> = core.pending.iter().map(|pending| pending.len).collect();
+        let pending = &mut core.pending;
+        let mut kept = vec![false; lengths.len()];
+        // Nothing left the sidecar while there was no connection.
+        core.outbox.restart(&lengths, |index, was_sent| {
+            let pending = &mut pending[index];
+            pending.attempts += 1;
+            let again = !was_sent || pending.repeatable;
+            kept[index] = !ends
+                && again
+                && pending.attempts <= retries
+                && !matches!(pending.target, Target::Proof(_))
+                && self.role == Role::Plain;
+            kept[index]
+        });
+        let mut kept = kept.into_iter();
+        let (again, failed) =
+            core.pending.drain(..).partition::<VecDeque<_>, _>(|_| kept.next() == Some(true));
+        core.pending = again;
+        self.worker.counters.upstream_retries.add(core.pending.len() as u64);
+        failed.into()
+    }
+
+    fn fail(&self, pending: Pending, lost: &Lost) {
+        reply::lost(&self.worker, pending.target, lost);
+    }
+
+    /// Writes and reads until the connection is lost.
+    async fn serve(&self, connected: Connected) -> Lost {
+        let Connected { mut stream, rest, .. } = connected;
+        let mut input = Input { buffer: rest, scanner: Scanner::default() };
+        let lost = poll_fn(|cx| self.poll(&mut stream, &mut input, cx)).await;
+        if let Some(why) = self.core.borrow_mut().stop.take() {
+            return why;
+        }
+        lost
+    }
+
+    fn poll(&self, stream: &mut Stream, input: &mut Input, cx: &mut Context<'_>) -> Poll<Lost> {
+        {
+            let mut waker = self.waker.borrow_mut();
+            if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                *waker = Some(cx.waker().clone());
+            }
+        }
+        if self.core.borrow().stop.is_some() {
+            return Poll::Ready(Lost::Closed);
+        }
+        if let Err(error) = self.poll_write(stream, cx) {
+            return Poll::Ready(Lost::broken(&error));
+        }
+        // A bounded number of reads, so that one busy server does not starve the clients.
+        for _ in 0..16 {
+            match self.poll_read(stream, input, cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(lost)) => return Poll::Ready(lost),
+                Poll::Ready(Ok(())) => {}
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_write(&self, stream: &mut Stream, cx: &mut Context<'_>) -> io::Result<()> {
+        let mut core = self.core.borrow_mut();
+        let mut wrote = false;
+        while !core.outbox.unsent().is_empty() {
+            match Pin::new(&mut *stream).poll_write(cx, core.outbox.unsent())? {
+                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(len) => {
+                    core.outbox.sent(len);
+                    wrote = true;
+                }
+                Poll::Pending => break,
+            }
+        }
+        core.forget_messages();
+        // TLS buffers; TCP does not.
+        if wrote && matches!(stream, Stream::Tls(_)) {
+            let _ = Pin::new(stream).poll_flush(cx)?;
+        }
+        Ok(())
+    }
+
+    fn poll_read(
+        &self,
+        stream: &mut Stream,
+        input: &mut Input,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Lost>> {
+        let mut scratch = self.worker.link_scratch.borrow_mut();
+        let mut read = ReadBuf::new(&mut scratch);
+        match Pin::new(stream).poll_read(cx, &mut read) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(Lost::broken(&error))),
+            Poll::Ready(Ok(())) => {}
+        }
+        let len = read.filled().len();
+        if len == 0 {
+            let closed = io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the server");
+            return Poll::Ready(Err(Lost::broken(&closed)));
+        }
+        self.worker.refresh_now();
+        let result = if input.buffer.is_empty() {
+            match self.take_frames(&mut input.scanner, &scratch[..len]) {
+                Ok(used) => {
+                    input.buffer.extend_from_slice(&scratch[used..len]);
+                    Ok(())
+                }
+                Err(lost) => Err(lost),
+            }
+        } else {
+            input.buffer.extend_from_slice(&scratch[..len]);
+            let buffer = std::mem::take(&mut input.buffer);
+            let used = self.take_frames(&mut input.scanner, &buffer);
+            input.put_back(buffer, used)
+        };
+        drop(scratch);
+        self.worker.flush_dirty();
+        if !self.waiters.borrow().is_empty() && !self.is_full() {
+            self.wake_waiters();
+        }
+        Poll::Ready(result)
+    }
+
+    /// Hands out complete frames; the answer is how many bytes they took.
+    fn take_frames(&self, scanner: &mut Scanner, buffer: &[u8]) -> Result<usize, Lost> {
+        let mut at = 0;
+        while let Some(len) =
+            scanner.step(&buffer[at..]).map_err(|error| Lost::Broken(error.to_string().into()))?
+        {
+            self.take_frame(&buffer[at..at + len])?;
+            at += len;
+        }
+        Ok(at)
+    }
+
+    #[inline]
+    fn take_frame(&self, frame: &[u8]) -> Result<(), Lost> {
+        match self.role {
+            Role::Tracked if is_push(frame) => {
+                reply::pushed(self, frame);
+                return Ok(());
+            }
+            Role::Plain if is_push(frame) => return Ok(()),
+            Role::Pinned => {
+                let owner = self.owner.borrow().clone();
+                if let Some(owner) = owner
+                    && owner.take_message(self, frame)
+                {
+                    return Ok(());
+                }
+            }
+            _ => {}
+        }
+        let mut core = self.core.borrow_mut();
+        let Some(pending) = core.pending.pop_front() else {
+            return Err(Lost::Broken("the server sent a reply that nobody asked for".into()));
+        };
+        core.outbox.answered(pending.len);
+        core.forget_messages();
+        drop(core);
+        let took = self.worker.now().since(pending.since);
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.worker.counters.upstream.observe(took, 1);
+        reply::answered(self, pending.target, pending.since, frame);
+        Ok(())
+    }
+
+    /// Whether replies on this link come in the client's protocol version.
+    pub fn proto(&self) -> Proto {
+        self.handshake.proto
+    }
+}
+
+impl Core {
+    /// Subscriptions are answered by messages, so nothing takes their bytes off the outbox.
+    fn forget_messages(&mut self) {
+        if self.pending.is_empty() && self.outbox.unsent().is_empty() {
+            self.outbox.answered(self.outbox.len());
+        }
+    }
+}
+
+/// Bytes of a reply that is not complete yet.
+struct Input {
+    buffer: Vec<u8>,
+    scanner: Scanner,
+}
+
+impl Input {
+    fn put_back(&mut self, mut buffer: Vec<u8>, used: Result<usize, Lost>) -> Result<(), Lost> {
+        let used = used?;
+        if used == buffer.len() {
+            buffer.clear();
+            buffer.shrink_to(64 * 1024);
+        } else {
+            buffer.drain(..used);
+        }
+        self.buffer = buffer;
+        Ok(())
+    }
+}

@@ -1,0 +1,108 @@
+//! Bytes on their way to Redis, kept until they are answered.
+//!
+//! A command's bytes stay until its reply has come, so that after a broken connection the sidecar
+//! knows which commands never left it (safe to send again, whatever they are) and can repeat those
+//! that are idempotent, without a second copy.
+
+/// Answered bytes are cut off the front once there are so many of them.
+const COMPACT_AT: usize = 64 * 1024;
+/// An empty buffer keeps at most this much.
+const KEEP: usize = 64 * 1024;
+
+/// A queue of bytes: answered | sent | unsent.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    bytes: Vec<u8>,
+    answered: usize,
+    sent: usize,
+}
+
+impl Outbox {
+    /// Appends what `write` writes; the answer is its length.
+    #[inline]
+    pub fn append(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let before = self.bytes.len();
+        write(&mut self.bytes);
+        self.bytes.len() - before
+    }
+
+    /// What has not been sent yet.
+    #[inline]
+    pub fn unsent(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
+    /// So many more bytes were sent.
+    #[inline]
+    pub fn sent(&mut self, len: usize) {
+        self.sent += len;
+    }
+
+    /// The oldest `len` bytes were answered.
+    #[inline]
+    pub fn answered(&mut self, len: usize) {
+        self.answered += len;
+        if self.answered == self.bytes.len() {
+            self.bytes.clear();
+            self.bytes.shrink_to(KEEP);
+            self.answered = 0;
+            self.sent = 0;
+        } else if self.answered > COMPACT_AT && self.answered > self.bytes.len() / 2 {
+            self.bytes.drain(..self.answered);
+            self.sent -= self.answered;
+            self.answered = 0;
+        }
+    }
+
+    /// Bytes that wait for an answer.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.answered
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Starts over after a broken connection: of the commands whose lengths are given, oldest
+    /// first, those are kept, unsent, for which `keep(index, was_sent)` says so.
+    pub fn restart(&mut self, lengths: &[usize], mut keep: impl FnMut(usize, bool) -> bool) {
+        let mut kept = Vec::new();
+        let mut at = self.answered;
+        for (index, len) in lengths.iter().enumerate() {
+            let was_sent = at < self.sent;
+            if keep(index, was_sent) {
+                kept.extend_from_slice(&self.bytes[at..at + len]);
+            }
+            at += len;
+        }
+        *self = Self { bytes: kept, answered: 0, sent: 0 };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_break_it_is_known_what_was_sent() {
+        let mut outbox = Outbox::default();
+        let lengths: Vec<usize> = [b"one".as_slice(), b"two", b"three", b"four"]
+            .iter()
+            .map(|command| outbox.append(|bytes| bytes.extend_from_slice(command)))
+            .collect();
+        outbox.sent(8);
+        outbox.answered(3);
+        let mut seen = Vec::new();
+        outbox.restart(&lengths[1..], |index, was_sent| {
+            seen.push((index, was_sent));
+            index != 0
+        });
+        assert_eq!(seen, [(0, true), (1, true), (2, false)], "`three` was sent in part");
+        assert_eq!(outbox.unsent(), b"threefour");
+        outbox.sent(9);
+        outbox.answered(9);
+        assert!(outbox.is_empty());
+    }
+}

@@ -1,0 +1,406 @@
+//! One event loop: what its connections, its engine and its links share without locks.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use policy::config::{Coherence, WhenUnavailable};
+
+use crate::{
+    client::Client,
+    clock::Tick,
+    command::{CommandId, CommandTable, KeyPositions},
+    engine::{flight::Flights, reply::Target},
+    metrics::{Flush, LoopCounters},
+    state::{Active, CoherenceState, Connection, Shared},
+    upstream::{Endpoint, Link, LinkSet, Lost, Role, Status, tls::TlsSettings},
+};
+
+/// Bytes read from one socket at a time.
+const SCRATCH: usize = 64 * 1024;
+/// Keys that wait to be touched in Redis; more are hot enough to come again.
+const TOUCHES: usize = 256;
+/// Databases that may be in use at a time.
+const DATABASES: usize = 64;
+/// Key of the proof; it never exists.
+pub const PROOF_KEY: &[u8] = b"pannier:proof";
+
+/// One event loop.
+pub struct Worker {
+    /// Shared with the other loops and the control thread.
+    pub shared: Arc<Shared>,
+    /// Counted by this loop only.
+    pub counters: Arc<LoopCounters>,
+    /// Number of the loop.
+    pub index: usize,
+    /// Reads of clients land here.
+    pub scratch: RefCell<Box<[u8]>>,
+    /// Reads of links land here.
+    pub link_scratch: RefCell<Box<[u8]>>,
+    /// Cacheable reads under way.
+    pub flights: RefCell<Flights>,
+    active: RefCell<(u64, Arc<Active>)>,
+    commands: RefCell<Arc<CommandTable>>,
+    endpoint: Option<Endpoint>,
+    sets: RefCell<BTreeMap<u16, Rc<LinkSet>>>,
+    dirty: RefCell<Vec<Rc<Client>>>,
+    touches: RefCell<Vec<(u16, Box<[u8]>)>>,
+    now: Cell<Tick>,
+    random: Cell<u64>,
+    /// Key positions of the current command, to reuse the allocation.
+    pub positions: Cell<KeyPositions>,
+    /// Local hits of the current batch, to observe their duration once.
+    batch_hits: Cell<(CommandId, u64)>,
+}
+
+impl Worker {
+    /// The loop number `index`. Files that TLS needs are read now.
+    pub fn new(shared: &Arc<Shared>, index: usize) -> Result<Rc<Self>, crate::upstream::tls::TlsError> {
+        let active = shared.active();
+        let endpoint = endpoint(&active)?;
+        Ok(Rc::new(Self {
+            counters: Arc::clone(&shared.counters[index]),
+            index,
+            scratch: RefCell::new(vec![0; SCRATCH].into()),
+            link_scratch: RefCell::new(vec![0; SCRATCH].into()),
+            flights: RefCell::default(),
+            commands: RefCell::new(shared.commands.load_full()),
+            active: RefCell::new((shared.version(), active)),
+            endpoint,
+            sets: RefCell::default(),
+            dirty: RefCell::default(),
+            touches: RefCell::default(),
+            now: Cell::new(Tick::now()),
+            random: Cell::new(seed(index)),
+            positions: Cell::default(),
+            batch_hits: Cell::new((CommandId::Other, 0)),
+            shared: Arc::clone(shared),
+        }))
+    }
+
+    /// The time at the start of the current batch.
+    #[inline]
+    pub fn now(&self) -> Tick {
+        self.now.get()
+    }
+
+    /// Reads the clock, and the policy if it changed, once per batch.
+    #[inline]
+    pub fn refresh_now(&self) {
+        self.now.set(Tick::now());
+        let version = self.shared.version();
+        if self.active.borrow().0 != version {
+            self.counters.flushes[Flush::PolicyChange as usize].inc();
+            *self.active.borrow_mut() = (version, self.shared.active());
+        }
+    }
+
+    /// The configuration in force.
+    #[inline]
+    pub fn active(&self) -> Arc<Active> {
+        Arc::clone(&self.active.borrow().1)
+    }
+
+    /// The command table in force.
+    #[inline]
+    pub fn commands(&self) -> Arc<CommandTable> {
+        Arc::clone(&self.commands.borrow())
+    }
+
+    /// A random number; not for secrets.
+    pub fn random(&self) -> u32 {
+        // xorshift64*
+        let mut x = self.random.get();
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        self.random.set(x);
+        (x.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
+    }
+
+    /// Unsent bytes above which a client is closed.
+    pub fn output_limit(&self) -> usize {
+        usize::try_from(self.active.borrow().1.config.sidecar.output_limit.0).unwrap_or(usize::MAX)
+    }
+
+    /// Age up to which local values may be served.
+    pub fn max_staleness(&self) -> Duration {
+        self.active.borrow().1.config.local.max_staleness.0
+    }
+
+    /// Commands that take longer are logged; zero: none.
+    pub fn slow_log_threshold(&self) -> Duration {
+        self.active.borrow().1.config.slow_log_threshold.0
+    }
+
+    /// Whether memory answers while Redis is away.
+    pub fn memory_when_unavailable(&self) -> bool {
+        self.active.borrow().1.config.resilience.when_unavailable == WhenUnavailable::Memory
+    }
+
+    /// Whether fields of hashes may expire on their own in Redis.
+    pub fn expires_fields(&self) -> bool {
+        self.shared.upstream.expires_fields.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// The version that clients see: the server's, or that of the commands of memory mode.
+    pub fn server_version(&self) -> String {
+        let facts = self.shared.upstream.facts();
+        facts.server.split_whitespace().nth(1).unwrap_or("7.0.15").to_owned()
+    }
+
+    // === upstream ===
+
+    /// Where Redis is. Only links ask, and there are none without one.
+    pub fn endpoint(&self) -> &Endpoint {
+        self.endpoint.as_ref().expect("links are only opened with an upstream")
+    }
+
+    /// Whether there is a Redis at all.
+    pub fn has_upstream(&self) -> bool {
+        self.endpoint.is_some()
+    }
+
+    /// The links of a database; `None` when too many databases are in use.
+    pub fn links(&self, db: u16) -> Option<Rc<LinkSet>> {
+        let mut sets = self.sets.borrow_mut();
+        if let Some(set) = sets.get(&db) {
+            return Some(Rc::clone(set));
+        }
+        if sets.len() >= DATABASES {
+            return None;
+        }
+        let set = Rc::new(LinkSet::new(db));
+        sets.insert(db, Rc::clone(&set));
+        Some(set)
+    }
+
+    /// Gives up the links of a database that the server does not have.
+    pub fn drop_links(&self, db: u16) {
+        if let Some(set) = self.sets.borrow_mut().remove(&db) {
+            for link in set.links() {
+                link.close(Lost::Closed);
+            }
+        }
+    }
+
+    /// Whether invalidations are wanted.
+    pub fn wants_tracking(&self) -> bool {
+        self.active.borrow().1.config.local.coherence == Coherence::Tracking
+    }
+
+    /// Whether commands of that link's clients are answered from memory now.
+    pub fn in_memory_mode(&self, link: &Link) -> bool {
+        self.active.borrow().1.config.resilience.when_unavailable == WhenUnavailable::Memory
+            && matches!(link.status(), Status::Down(_))
+    }
+
+    /// A link is ready for commands.
+    pub fn link_came_up(&self, link: &Link, tracking_refused: Option<&str>) {
+        let address = self.endpoint().address();
+        let before = self.shared.upstream.facts().connection;
+        if before != Connection::Ready {
+            self.shared.upstream.update(|facts| facts.connection = Connection::Ready);
+            tracing::info!(redis = address, "redis is connected and ready");
+            crate::engine::memory::redis_is_back(self);
+        }
+        if link.role != Role::Tracked {
+            return;
+        }
+        let coherence = match (self.wants_tracking(), tracking_refused, &link.tier) {
+            (_, _, None) => CoherenceState::Degraded("too many links fill the local tier".to_owned()),
+            (false, _, _) => CoherenceState::TtlOnly,
+            (true, None, _) => CoherenceState::Tracking,
+            (true, Some(why), _) => CoherenceState::Degraded(why.to_owned()),
+        };
+        let was = self.shared.upstream.facts().coherence;
+        if was != coherence {
+            match &coherence {
+                CoherenceState::Degraded(why) => tracing::warn!(
+                    why,
+                    "the local tier is off: redis sends no invalidations; commands pass through"
+                ),
+                state => tracing::info!(?state, "the local tier is on"),
+            }
+        }
+        link.fills.set(!matches!(coherence, CoherenceState::Degraded(_)));
+        self.shared.upstream.update(|facts| facts.coherence = coherence);
+        if link.fills.get() {
+            self.prove(link);
+        }
+    }
+
+    /// A link has lost its connection, or did not get one.
+    pub fn link_went_down(&self, link: &Link, lost: &Lost) {
+        if link.role == Role::Tracked {
+            self.counters.flushes[Flush::LinkLost as usize].inc();
+            link.fills.set(false);
+        }
+        if link.role == Role::Pinned || *lost == Lost::Closed {
+            return;
+        }
+        if let Status::Down(why) = link.status() {
+            let memory = self.active().config.resilience.when_unavailable == WhenUnavailable::Memory;
+            let mut changed = false;
+            self.shared.upstream.update(|facts| {
+                let now = Connection::Unavailable(why.to_string());
+                changed = !matches!(facts.connection, Connection::Unavailable(_));
+                facts.connection = now;
+            });
+            if changed && memory {
+                tracing::warn!(why = &*why, "redis is unavailable; running on memory");
+            } else if changed {
+                tracing::warn!(why = &*why, "redis is unavailable; commands fail until it is back");
+            }
+        } else {
+            tracing::warn!(role = ?link.role, why = %lost, "a connection to redis broke; reconnecting");
+        }
+    }
+
+    /// Asks for the proof that the tracked link lives: a keyed read, dated by its sending.
+    fn prove(&self, link: &Link) {
+        if !self.wants_tracking() {
+            if let Some(tier) = &link.tier {
+                tier.prove(Tick::NEVER, Duration::ZERO);
+            }
+            return;
+        }
+        let active = self.active();
+        let prefix = active.prefix.as_ref().map_or(b"".as_slice(), |prefix| prefix.raw());
+        let key = [prefix, PROOF_KEY].concat();
+        link.send(Target::Proof(Tick::now()), false, |out| {
+            crate::resp::write::command(out, &[b"EXISTS", &key]);
+        });
+    }
+
+    // === turns ===
+
+    /// A reply was added to the client's output.
+    #[inline]
+    pub fn mark_dirty(&self, client: &Rc<Client>) {
+        if !client.dirty.replace(true) {
+            self.dirty.borrow_mut().push(Rc::clone(client));
+        }
+    }
+
+    /// Sends what was added to outputs since the last time.
+    pub fn flush_dirty(&self) {
+        let mut dirty = std::mem::take(&mut *self.dirty.borrow_mut());
+        for client in dirty.drain(..) {
+            client.dirty.set(false);
+            client.flush();
+        }
+        // Keeps the allocation; nobody was marked meanwhile, `flush` does not call back.
+        *self.dirty.borrow_mut() = dirty;
+    }
+
+    /// Counts a local hit of the current batch.
+    #[inline]
+    pub fn count_hit(&self, command: CommandId) {
+        let (last, hits) = self.batch_hits.get();
+        if last == command {
+            self.batch_hits.set((command, hits + 1));
+        } else {
+            self.end_batch();
+            self.batch_hits.set((command, 1));
+        }
+    }
+
+    /// Observes the duration of the batch's local hits.
+    #[inline]
+    pub fn end_batch(&self) {
+        let (command, hits) = self.batch_hits.get();
+        if hits > 0 {
+            self.batch_hits.set((command, 0));
+            let took = Tick::now().0.saturating_sub(self.now().0);
+            let counters = &self.counters.commands[command as usize];
+            counters.outcomes[0].add(hits);
+            counters.duration.observe(took, hits);
+        }
+    }
+
+    /// Redis should hear that the key is in use.
+    #[cold]
+    pub fn touch(&self, db: u16, key: &[u8]) {
+        let mut touches = self.touches.borrow_mut();
+        if touches.len() < TOUCHES {
+            touches.push((db, key.into()));
+        }
+    }
+
+    /// How often [`Worker::housekeep`] is due: proofs must be sent less than half of
+    /// `maxStaleness` apart.
+    pub fn housekeeping_interval(&self) -> Duration {
+        let staleness = self.active().config.local.max_staleness.0;
+        (staleness * 2 / 5).clamp(Duration::from_millis(2), Duration::from_millis(500))
+    }
+
+    /// Proofs, timeouts, touches, expiry.
+    pub fn housekeep(self: &Rc<Self>) {
+        self.refresh_now();
+        *self.commands.borrow_mut() = self.shared.commands.load_full();
+        let now = self.now();
+        let sets: Vec<_> = self.sets.borrow().values().cloned().collect();
+        for set in &sets {
+            for link in set.links() {
+                link.check_timeout(now);
+            }
+            if let Some(link) = set.tracked_link()
+                && link.is_up()
+                && link.fills.get()
+            {
+                self.prove(link);
+            }
+        }
+        self.send_touches();
+        crate::engine::memory::sweep(self);
+        self.flush_dirty();
+    }
+
+    fn send_touches(self: &Rc<Self>) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let touches = self.touches.take();
+        if touches.is_empty() || !self.shared.upstream.evicts_by_use.load(Relaxed) {
+            return;
+        }
+        let active = self.active();
+        let prefix = active.prefix.as_ref().map_or(b"".as_slice(), |prefix| prefix.raw());
+        for (db, key) in touches {
+            let Some(set) = self.links(db) else { continue };
+            let link = set.plain(self, crate::resp::Proto::Resp3);
+            if link.is_up() && !link.is_full() {
+                self.counters.touches.inc();
+                let key = [prefix, &*key].concat();
+                link.send(Target::Ignore, false, |out| {
+                    crate::resp::write::command(out, &[b"TOUCH", &key]);
+                });
+            }
+        }
+    }
+}
+
+/// Where Redis is, according to the configuration; files that TLS needs are read.
+pub fn endpoint(active: &Active) -> Result<Option<Endpoint>, crate::upstream::tls::TlsError> {
+    let Some(upstream) = &active.config.upstream else { return Ok(None) };
+    let tls = match &upstream.tls {
+        Some(tls) => Some(TlsSettings::read(tls, &upstream.host, &active.credentials)?),
+        None => None,
+    };
+    Ok(Some(Endpoint {
+        host: upstream.host.clone(),
+        port: upstream.port,
+        tls,
+        credentials: active.credentials.clone(),
+        timeout: active.config.resilience.connect_timeout.0,
+        name: "pannier-sidecar".to_owned(),
+    }))
+}
+
+fn seed(index: usize) -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(index) | 1
+}
