@@ -219,3 +219,16 @@ impl Stamp {
         self.hash != now.hash || !self.settled
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_changed_just_now_is_read_again_even_if_it_looks_the_same() {
+        let stamp = |hash, settled| Stamp { hash, settled };
+        assert!(stamp(1, false).is_stale(stamp(1, true)));
+        assert!(stamp(1, true).is_stale(stamp(2, true)));
+        assert!(!stamp(1, true).is_stale(stamp(1, true)));
+    }
+}
