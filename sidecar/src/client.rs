@@ -4,6 +4,7 @@
 //! connections cost little; a connection only keeps the bytes of an incomplete command. Replies
 //! are flushed once the read buffer is drained, not per command.
 
+mod lookahead;
 pub mod registry;
 pub mod session;
 pub mod socket;
@@ -236,8 +237,12 @@ impl Client {
         let mut parser: Parser = std::mem::take(&mut session.parser);
         let mut at = 0;
         session.need = 0;
+        let mut warmed = 0;
         while at < buffer.len() && may_go_on(session) {
             let rest = &buffer[at..];
+            if at >= warmed && worker.has_upstream() {
+                warmed = at + lookahead::warm(&worker.shared.tier, session.db, rest).max(1);
+            }
             match parser.step(rest, session.limits) {
                 Ok(Step::Incomplete(need)) => {
                     session.need = need;

@@ -11,7 +11,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::Ordering::{Relaxed, Release},
+        atomic::Ordering::Release,
     },
     thread::JoinHandle,
     time::{Duration, Instant},
