@@ -136,15 +136,26 @@ impl SidecarOptions {
 impl Sidecar {
     /// Starts it and waits until it says that it is ready.
     pub fn start(options: &SidecarOptions) -> Self {
+        // Somebody else on this machine may take a port between our check and its use.
+        (0..5)
+            .find_map(|_| Self::try_start(options))
+            .unwrap_or_else(|| unusable("five times in a row a port was taken by somebody else"))
+    }
+
+    fn try_start(options: &SidecarOptions) -> Option<Self> {
         let mut sidecar = Self::spawn(options);
-        wait::until("the sidecar is ready", || {
+        let ready = wait::until("the sidecar is ready", || {
             if let Some(status) = sidecar.process.ended() {
-                unusable(&format!("the sidecar ended: {status}\n{}", sidecar.log()));
+                let log = sidecar.log();
+                if log.contains("already in use") {
+                    return Some(false);
+                }
+                unusable(&format!("the sidecar ended: {status}\n{log}"));
             }
             let answer = http::get(sidecar.admin, "/ready").ok()?;
-            (answer.status == 200).then_some(())
+            (answer.status == 200).then_some(true)
         });
-        sidecar
+        ready.then_some(sidecar)
     }
 
     /// Starts it and waits until the local tier is in use as well.

@@ -11,11 +11,7 @@ use serde_json::json;
 fn options(server: &RedisServer) -> SidecarOptions {
     SidecarOptions::before(server)
         .rule("plain", "t:{id}", json!({"ttl": "100s"}))
-        .rule(
-            "bypass",
-            "bypass:{id}",
-            json!({"cache": "Bypass", "ttl": "100s"}),
-        )
+        .rule("bypass", "bypass:{id}", json!({"cache": "Bypass"}))
         .rule(
             "local",
             "local:{id}",

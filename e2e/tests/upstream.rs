@@ -148,7 +148,7 @@ fn a_write_whose_outcome_is_unknown_is_an_error_that_clients_do_not_retry() {
 fn an_idempotent_read_survives_a_restart_of_redis() {
     let mut server = RedisServer::new(Engine::Redis7);
     let options =
-        before(&server).config(json!({"resilience": {"maxRetries": 30, "commandTimeout": "10s"}}));
+        before(&server).config(json!({"resilience": {"maxRetries": 20, "commandTimeout": "10s"}}));
     let sidecar = Sidecar::start_coherent(&options);
     let mut app = sidecar.connect();
     until_works(&mut app);
@@ -198,6 +198,10 @@ fn p6_memory_mode_takes_over_and_redis_is_the_truth_afterwards() {
             .to_string()
             .contains("is not available in memory mode")
     );
+    // Single-instance fallback: a subscriber is closed, comes back, and is served from memory.
+    assert!(subscriber.is_closed());
+    let mut subscriber = sidecar.connect();
+    assert_eq!(subscriber.run("SUBSCRIBE news"), "[subscribe news 1]");
     assert_eq!(app.run("PUBLISH news hello"), "1");
     assert_eq!(subscriber.read().unwrap(), "[message news hello]");
     log_says(&sidecar, "memory");

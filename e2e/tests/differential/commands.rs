@@ -22,8 +22,8 @@ pub struct Scope {
 }
 
 const LUA_SET: &str =
-    "redis.call('SET', KEYS[1], ARGV[1]); return {KEYS[1], redis.call('GET', KEYS[1]), 7, false}";
-const SHA_OF_LUA_SET: &str = "326d52fe31d91a9edc3714cb0620fc671724653f";
+    "redis.call('SET', KEYS[1], ARGV[1]); return {ARGV[1], redis.call('GET', KEYS[1]), 7, false}";
+const SHA_OF_LUA_SET: &str = "53cfe36a4bba21cc7f060d31aaa053ba547c3b95";
 const LUA_READ: &str = "return redis.call('EXISTS', KEYS[1], KEYS[2])";
 const LUA_ERROR: &str = "return redis.error_reply('MINE this went wrong')";
 const LIBRARY: &str = "#!lua name=probe\nredis.register_function('put', function(keys, args) \
@@ -324,11 +324,17 @@ const GROUPS: &[&[&str]] = &[
 /// Not inside MULTI: their replies there tell of state that a queue does not have.
 const NOT_QUEUED: &[&str] = &["SELECT", "MOVE", "SWAPDB", "FLUSHALL", "FLUSHDB"];
 
+/// Reads that the local tier may answer.
+const CACHEABLE: &[&str] = &[
+    "GET", "MGET", "STRLEN", "EXISTS", "TYPE", "TTL", "PTTL", "HGET", "HGETALL",
+];
+
 /// Makes the steps of one run.
 pub struct Generator {
     random: Random,
     scope: Scope,
     stream_id: u64,
+    last_read: Option<Command>,
 }
 
 impl Generator {
@@ -337,6 +343,7 @@ impl Generator {
             random: Random::new(seed),
             scope,
             stream_id: 0,
+            last_read: None,
         }
     }
 
@@ -349,7 +356,18 @@ impl Generator {
             0..=2 => Step::Commands(self.transaction()),
             3 => Step::Commands(self.watched()),
             4..=5 => self.scan(),
-            _ => Step::Commands(vec![self.command()]),
+            // What was read just now is read again: the second answer may be a local one.
+            6..=20 => {
+                let again = self.last_read.clone();
+                Step::Commands(vec![again.unwrap_or_else(|| self.command())])
+            }
+            _ => {
+                let command = self.command();
+                if CACHEABLE.iter().any(|name| name.as_bytes() == command[0]) {
+                    self.last_read = Some(command.clone());
+                }
+                Step::Commands(vec![command])
+            }
         }
     }
 
