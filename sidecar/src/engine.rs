@@ -99,6 +99,9 @@ pub fn handle(turn: &Turn<'_>, session: &mut Session, args: &[&[u8]], raw: Optio
         Resolved::UnknownSubcommand(spec) if matches!(spec.id(), CommandId::Client | CommandId::Command) => spec,
         // Redis answers what it does not know, in its own words.
         Resolved::UnknownSubcommand(_) | Resolved::Unknown => {
+            if is_web_request(args[0]) {
+                return hang_up(turn, session);
+            }
             unknown = CommandSpec::unknown(args[0]);
             &unknown
         }
@@ -156,6 +159,19 @@ pub fn closed(client: &Rc<Client>) {
     let mut session = client.session.borrow_mut();
     pinned::release(client, &mut session);
     memory::unsubscribe_all(client, &mut session);
+}
+
+/// `POST` and `Host:` begin a request that a web page sent here; Redis hangs up, and would hang up
+/// on everyone who shares its connection (`securityWarningCommand` in its `networking.c`).
+fn is_web_request(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"Host:")
+}
+
+fn hang_up(turn: &Turn<'_>, session: &mut Session) -> Flow {
+    tracing::warn!(client = turn.client.handle.id, "an HTTP request came to the Redis port; the connection was closed");
+    turn.worker.counters.protocol_errors.inc();
+    session.closing = true;
+    Flow::Done
 }
 
 /// Answers with an error.

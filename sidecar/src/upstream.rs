@@ -33,6 +33,9 @@ pub enum Lost {
     /// There is no connection.
     #[error("{0}")]
     Unavailable(Rc<str>),
+    /// The server does not have the database.
+    #[error("{0}")]
+    NoDatabase(Rc<str>),
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Broken(Rc<str>),
@@ -117,7 +120,7 @@ impl LinkSet {
         link.patient.set(false);
         self.pinned.borrow_mut().retain(|other| !Rc::ptr_eq(other, link));
         let mut spare = self.spare[index(link.proto())].borrow_mut();
-        if clean && link.is_up() && link.in_flight() == 0 && spare.len() < SPARE {
+        if clean && link.is_up() && spare.len() < SPARE {
             spare.push(Rc::clone(link));
         } else {
             link.close(Lost::Closed);

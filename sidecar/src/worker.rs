@@ -243,18 +243,23 @@ impl Worker {
         if link.role == Role::Pinned || *lost == Lost::Closed {
             return;
         }
-        if let Status::Down(why) = link.status() {
+        let default = self.active().config.keyspace.database;
+        if matches!(lost, Lost::NoDatabase(_)) && u32::from(link.handshake.db) != default {
+            return;
+        }
+        if matches!(link.status(), Status::Down(_) | Status::NoDatabase) {
+            let why = lost.to_string();
             let memory = self.active().config.resilience.when_unavailable == WhenUnavailable::Memory;
             let mut changed = false;
             self.shared.upstream.update(|facts| {
-                let now = Connection::Unavailable(why.to_string());
+                let now = Connection::Unavailable(why.clone());
                 changed = !matches!(facts.connection, Connection::Unavailable(_));
                 facts.connection = now;
             });
             if changed && memory {
-                tracing::warn!(why = &*why, "redis is unavailable; running on memory");
+                tracing::warn!(why, "redis is unavailable; running on memory");
             } else if changed {
-                tracing::warn!(why = &*why, "redis is unavailable; commands fail until it is back");
+                tracing::warn!(why, "redis is unavailable; commands fail until it is back");
             }
         } else {
             tracing::warn!(role = ?link.role, why = %lost, "a connection to redis broke; reconnecting");

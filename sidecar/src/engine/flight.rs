@@ -31,7 +31,7 @@ use crate::{
         write::{Reply, command},
     },
     tier::{Body, Fields, FillToken, Lookup, Meta, Origin, Query},
-    upstream::{Link, Lost},
+    upstream::{Link, Lost, Status},
     worker::Worker,
 };
 
@@ -384,7 +384,7 @@ fn ask_again(worker: &Rc<Worker>, waiter: Waiter, db: u16, words: &[&[u8]], lost
     let target = ClientTarget { client, number, command: id, after: None };
     let plain = worker.links(db).map(|set| Rc::clone(set.plain(worker, proto)));
     match plain {
-        Some(link) if !matches!(link.status(), crate::upstream::Status::Down(_) | crate::upstream::Status::Closed) => {
+        Some(link) if matches!(link.status(), Status::Up | Status::Connecting) => {
             let active = worker.active();
             let prefix = active.prefix.as_ref().map_or(b"".as_slice(), |prefix| prefix.raw());
             worker.counters.upstream_retries.inc();

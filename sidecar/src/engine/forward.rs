@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 
 use super::{
     Flow, Request, Turn, expiry::{self, Change}, key_hash, memory, refuse,
-    reply::{After, ClientTarget, Target},
+    reply::{After, ClientTarget, ReplyChange, Target},
 };
 use crate::{
     client::session::{Lane, Session, Touches},
@@ -98,6 +98,7 @@ pub fn usable(turn: &Turn<'_>, link: &Link) -> Usable {
             Usable::Wait
         }
         Status::Down(why) => Usable::No(Lost::Unavailable(why)),
+        Status::NoDatabase => Usable::No(Lost::Unavailable("ERR DB index is out of range".into())),
         Status::Closed => Usable::No(Lost::Closed),
     }
 }
@@ -271,5 +272,9 @@ pub fn after(turn: &Turn<'_>, request: Request<'_>, ruled: &Ruled, rewrite: Repl
     let flush = marked
         && spec.single_key().is_none()
         && command::effect(spec, args, found) == command::Effect::Everything;
-    After { keys, marked, flush, rewrite, mask: ruled.mask.map(|id| id.0), ..After::default() }
+    let change = match rewrite {
+        ReplyRewrite::None => ReplyChange::None,
+        rewrite => ReplyChange::Prefix(rewrite),
+    };
+    After { keys, marked, flush, change, mask: ruled.mask.map(|id| id.0) }
 }

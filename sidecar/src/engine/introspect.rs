@@ -6,7 +6,7 @@ use policy::config::{CacheMode, Caching};
 
 use super::{
     Flow, Turn, flight, forward, key_hash, local::connection_words, memory,
-    reply::{After, ClientTarget, Target},
+    reply::{After, ClientTarget, ReplyChange, Target},
 };
 use crate::{
     client::session::{Lane, Session, Touches},
@@ -184,7 +184,7 @@ fn from_redis(turn: &Turn<'_>, session: &mut Session, key: &[u8], rule: Option<A
         }
     }
     let number = session.reserve(Lane::Plain, Touches::Key(key_hash(key)));
-    let after = After { read: Some(rule), keys: vec![key.into()], ..After::default() };
+    let after = After { change: ReplyChange::Read(rule), keys: vec![key.into()], ..After::default() };
     let target = ClientTarget {
         client: Rc::clone(turn.client),
         number,

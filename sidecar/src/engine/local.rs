@@ -3,7 +3,7 @@
 mod client;
 mod hello;
 
-use super::{Flow, Request, Turn, count, forward, introspect, refuse, reply::After};
+use super::{Flow, Request, Turn, count, forward, introspect, refuse, reply::{After, ReplyChange}};
 use crate::{
     client::session::Session,
     command::{
@@ -17,6 +17,7 @@ use crate::{
         write::Reply,
     },
     state::Connection,
+    upstream::Status,
     worker::Worker,
 };
 
@@ -138,13 +139,14 @@ fn upstream_answers(turn: &Turn<'_>, session: &Session) -> bool {
     turn.worker.has_upstream()
         && turn.worker.links(session.db).is_some_and(|set| {
             let link = set.plain(turn.worker, session.proto);
-            !matches!(link.status(), crate::upstream::Status::Down(_) | crate::upstream::Status::Closed)
+            matches!(link.status(), Status::Up | Status::Connecting)
         })
 }
 
 fn config_get(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
     if upstream_answers(turn, session) {
-        return forward::forward(turn, session, request);
+        let after = After { change: ReplyChange::Secrets, ..After::default() };
+        return forward::as_is(turn, session, request, after);
     }
     let memory = turn.active.config.local.memory.0.to_string();
     let settings = [
@@ -186,7 +188,8 @@ pub fn info(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flo
         return say(session, |reply| reply.verbatim(&text));
     }
     let everything = args.len() == 1 || asks(b"all") || asks(b"everything") || asks(b"default") || asks(b"pannier");
-    let after = After { info: everything, ..After::default() };
+    let change = if everything { ReplyChange::Info } else { ReplyChange::None };
+    let after = After { change, ..After::default() };
     forward::as_is(turn, session, request, after)
 }
 
@@ -198,6 +201,28 @@ pub fn append_info(worker: &Worker, proto: Proto, frame: &[u8], out: &mut Vec<u8
     };
     let text = format!("{}\r\n\r\n{}", text.trim_end(), introspect::info_section(worker));
     Reply::new(out, proto).verbatim(&text);
+}
+
+/// Settings of Redis that are secrets: what the sidecar logs in with is not for apps (P10).
+const SECRETS: [&[u8]; 5] =
+    [b"requirepass", b"masterauth", b"masteruser", b"tls-key-file-pass", b"tls-client-key-file-pass"];
+
+/// The answer to `CONFIG GET` with secrets left empty.
+pub fn without_secrets(proto: Proto, frame: &[u8], out: &mut Vec<u8>) {
+    let Ok(value) = Value::read(frame) else { return out.extend_from_slice(frame) };
+    let pairs: Vec<(&Value<'_>, &Value<'_>)> = match &value {
+        Value::Map(pairs) => pairs.iter().map(|(name, setting)| (name, setting)).collect(),
+        Value::List(items) => items.chunks_exact(2).map(|pair| (&pair[0], &pair[1])).collect(),
+        _ => return out.extend_from_slice(frame),
+    };
+    let mut reply = Reply::new(out, proto);
+    reply.map(pairs.len());
+    for (name, setting) in pairs {
+        let name = name.text().unwrap_or_default();
+        let secret = SECRETS.iter().any(|secret| name.eq_ignore_ascii_case(secret));
+        reply.bulk(name);
+        reply.bulk(if secret { b"" } else { setting.text().unwrap_or_default() });
+    }
 }
 
 /// In plain words, for `INFO` and `/state`.

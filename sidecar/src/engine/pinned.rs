@@ -12,7 +12,7 @@ use super::{
     Flow, Request, Turn, expiry, forward,
     forward::Ruled,
     local, memory, refuse,
-    reply::{After, ClientTarget, Target},
+    reply::{After, ClientTarget, ReplyChange, Target},
 };
 use crate::{
     client::{
@@ -46,6 +46,10 @@ pub struct Pinned {
     flush: bool,
     queued: Vec<ReplyRewrite>,
     follow: Vec<(Box<[u8]>, u64)>,
+    /// Databases that `SELECT` asked for, by place in the transaction.
+    selects: Vec<(usize, u16)>,
+    /// The connection is in another database than it began with.
+    moved: bool,
     subscribed: Option<Subscribed>,
 }
 
@@ -72,6 +76,8 @@ impl Pinned {
             flush: false,
             queued: Vec::new(),
             follow: Vec::new(),
+            selects: Vec::new(),
+            moved: false,
             subscribed: None,
         }
     }
@@ -159,7 +165,7 @@ fn take_link(turn: &Turn<'_>, session: &mut Session) -> Result<Rc<Link>, Option<
             Err(None)
         }
         Status::Down(why) => Err(Some(why)),
-        Status::Closed => {
+        Status::NoDatabase | Status::Closed => {
             set.unpin(&link, false);
             Err(Some("the connection was closed".into()))
         }
@@ -232,6 +238,7 @@ fn while_subscribed(turn: &Turn<'_>, session: &mut Session, request: Request<'_>
         // It may just be leaving that state.
         _ if session.proto == Proto::Resp2 && subscribed.leaving > 0 => Flow::Wait,
         _ if session.proto == Proto::Resp2 => refuse(turn, session, &subscribed_only(request)),
+        Class::Local(Local::Select) => select(turn, session, request),
         Class::Local(which) => local::answer(turn, session, which, request),
         Class::Refused(reason) => refuse(turn, session, &reason.message(request.args[0])),
         Class::Pin(Pin::Multi | Pin::Watch | Pin::Monitor) => {
@@ -252,7 +259,8 @@ pub fn subscribed_only(request: Request<'_>) -> String {
 
 fn while_watching(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
     match class(request.spec, request.args, turn.allowed(request.args[0])) {
-        Class::Local(Local::Select | Local::Hello) if session.unanswered() > 0 => Flow::Wait,
+        Class::Local(Local::Hello) if session.unanswered() > 0 => Flow::Wait,
+        Class::Local(Local::Select) => select(turn, session, request),
         Class::Local(Local::Info | Local::ConfigGet) => send_plain(turn, session, request),
         Class::Local(which) => local::answer(turn, session, which, request),
         Class::Refused(reason) => refuse(turn, session, &reason.message(request.args[0])),
@@ -269,9 +277,11 @@ fn in_multi(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flo
     let Request { spec, args, .. } = request;
     match spec.id() {
         CommandId::Exec if spec.arity_matches(args.len()) => return exec(turn, session, request),
-        CommandId::Discard | CommandId::Multi | CommandId::Watch | CommandId::Unwatch => {
+        CommandId::Multi | CommandId::Watch | CommandId::Unwatch => {
             return send_plain(turn, session, request);
         }
+        CommandId::Discard => return send_and_wait(turn, session, request),
+        CommandId::Select => return select_in_multi(turn, session, request),
         _ => {}
     }
     let error = match class(spec, args, turn.allowed(args[0])) {
@@ -340,14 +350,18 @@ fn exec(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
     }
     let queued = std::mem::take(&mut pinned.queued);
     if turn.active.prefix.is_some() && queued.iter().any(|rewrite| *rewrite != ReplyRewrite::None) {
-        after.exec = queued;
+        after.change = ReplyChange::Exec(queued);
     }
-    send(turn, session, &link, request.spec.id(), Some(after), b"*1\r\n$4\r\nEXEC\r\n");
-    // Until the reply says that it is over, later commands wait.
-    if let Some(pinned) = &mut session.pinned {
-        pinned.alone = Some(u64::MAX);
-    }
+    let number = send(turn, session, &link, request.spec.id(), Some(after), b"*1\r\n$4\r\nEXEC\r\n");
+    wait_for(session, number);
     Flow::Done
+}
+
+/// Until this reply says what came of it, later commands wait.
+fn wait_for(session: &mut Session, number: u64) {
+    if let Some(pinned) = &mut session.pinned {
+        pinned.alone = Some(number);
+    }
 }
 
 // === sending ===
@@ -387,6 +401,40 @@ fn send_plain(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> F
         Ok(_) => Flow::Done,
         Err(error) => refuse(turn, session, &error),
     }
+}
+
+/// The same, and later commands wait for the reply.
+fn send_and_wait(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
+    match send_keyed(turn, session, request) {
+        Ok(number) => {
+            wait_for(session, number);
+            Flow::Done
+        }
+        Err(error) => refuse(turn, session, &error),
+    }
+}
+
+/// `SELECT` of a client with a connection of its own: that connection changes its database.
+fn select(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
+    let db = database(request);
+    let flow = send_and_wait(turn, session, request);
+    if let (Some(db), Some(pinned)) = (db, &mut session.pinned) {
+        pinned.selects = vec![(0, db)];
+    }
+    flow
+}
+
+fn select_in_multi(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
+    let db = database(request);
+    if let (Some(db), Some(pinned)) = (db, &mut session.pinned) {
+        let place = pinned.queued.len();
+        pinned.selects.push((place, db));
+    }
+    queue(turn, session, request)
+}
+
+fn database(request: Request<'_>) -> Option<u16> {
+    std::str::from_utf8(request.args.get(1)?).ok()?.parse().ok()
 }
 
 /// The same, and later commands wait until the reply has come, however long that takes.
@@ -534,6 +582,28 @@ fn message_kind(frame: &[u8]) -> Option<MessageKind> {
     })
 }
 
+impl Pinned {
+    /// The database in which a transaction ended, if it changed it.
+    fn selected(&mut self, frame: &[u8]) -> Option<u16> {
+        let selects = std::mem::take(&mut self.selects);
+        if selects.is_empty() {
+            return None;
+        }
+        self.moved = true;
+        let replies = Value::read(frame).ok()?;
+        let replies = replies.list()?;
+        let done = |place: usize| matches!(replies.get(place), Some(Value::Text(_)));
+        selects.into_iter().rev().find(|(place, _)| done(*place)).map(|(_, db)| db)
+    }
+
+    /// Gives the link back to its set.
+    fn give_back(&self, client: &Client, clean: bool) {
+        if let Some(set) = client.worker.links(self.link.handshake.db) {
+            set.unpin(&self.link, clean && !self.moved);
+        }
+    }
+}
+
 impl Subscribed {
     fn count(&mut self, kind: &MessageKind) {
         match kind {
@@ -555,7 +625,7 @@ impl Subscribed {
 }
 
 /// A command on the client's own link was answered.
-pub fn answered(client: &Rc<Client>, link: &Link, command: CommandId, frame: &[u8]) {
+pub fn answered(client: &Rc<Client>, link: &Link, command: CommandId, number: u64, frame: &[u8]) {
     let mut session = client.session.borrow_mut();
     let session = &mut *session;
     let Some(pinned) = &mut session.pinned else { return };
@@ -563,6 +633,9 @@ pub fn answered(client: &Rc<Client>, link: &Link, command: CommandId, frame: &[u
         CommandId::Exec => {
             (pinned.multi, pinned.watching) = (false, false);
             if !is_null(frame) && !is_error(frame) {
+                if let Some(db) = pinned.selected(frame) {
+                    session.db = db;
+                }
                 let turn = Turn::new(client);
                 for (key, millis) in std::mem::take(&mut pinned.follow) {
                     forward::follow(&turn, link, &key, millis);
@@ -571,12 +644,18 @@ pub fn answered(client: &Rc<Client>, link: &Link, command: CommandId, frame: &[u
         }
         CommandId::Discard if !is_error(frame) => (pinned.multi, pinned.watching) = (false, false),
         CommandId::Unwatch if !pinned.multi => pinned.watching = false,
+        CommandId::Select if !pinned.multi && !is_error(frame) => {
+            if let Some((_, db)) = pinned.selects.pop() {
+                session.db = db;
+                pinned.moved = true;
+            }
+        }
         CommandId::Multi if is_error(frame) && !frame.starts_with(b"-ERR MULTI calls") => pinned.multi = false,
         _ => {}
     }
-    pinned.alone = None;
-    if pinned.subscribed.is_none() {
-        link.patient.set(false);
+    if pinned.alone == Some(number) {
+        pinned.alone = None;
+        link.patient.set(pinned.subscribed.is_some() || pinned.monitor);
     }
     settle(client, session);
 }
@@ -593,10 +672,8 @@ fn settle(client: &Rc<Client>, session: &mut Session) {
     if !pinned.is_free() || session.unanswered_on(Lane::Pinned) {
         return;
     }
-    if let Some(pinned) = session.pinned.take()
-        && let Some(set) = client.worker.links(session.db)
-    {
-        set.unpin(&pinned.link, true);
+    if let Some(pinned) = session.pinned.take() {
+        pinned.give_back(client, true);
     }
 }
 
@@ -608,9 +685,7 @@ pub fn lost(client: &Rc<Client>, _: &Lost) {
     for key in &pinned.keys {
         client.worker.shared.tier.end_write(key);
     }
-    if let Some(set) = client.worker.links(session.db) {
-        set.unpin(&pinned.link, false);
-    }
+    pinned.give_back(client, false);
     if pinned.multi || pinned.watching || pinned.monitor || pinned.subscribed.is_some() {
         session.closing = true;
     }
@@ -640,16 +715,15 @@ pub fn take_unblock(client: &Rc<Client>) {
 /// The app is gone or starts over: what its connection held is given back, and the connection to
 /// Redis is closed, because nobody knows what state it is in.
 pub fn release(client: &Rc<Client>, session: &mut Session) {
-    let set = client.worker.links(session.db);
-    if let (Some(link), Some(set)) = (session.pinning.take(), &set) {
+    if let Some(link) = session.pinning.take()
+        && let Some(set) = client.worker.links(link.handshake.db)
+    {
         set.unpin(&link, false);
     }
     let Some(pinned) = session.pinned.take() else { return };
     for key in &pinned.keys {
         client.worker.shared.tier.end_write(key);
     }
-    if let Some(set) = set {
-        set.unpin(&pinned.link, false);
-    }
+    pinned.give_back(client, false);
     client.handle.update(|info| info.flags = "");
 }

@@ -52,7 +52,7 @@ pub struct ClientTarget {
 }
 
 /// What is to be done when a reply comes, before the app gets it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct After {
     /// Keys whose local entries are dropped.
     pub keys: Vec<Box<[u8]>>,
@@ -60,43 +60,34 @@ pub struct After {
     pub marked: bool,
     /// Drop everything: the command may have written any key.
     pub flush: bool,
-    /// What has to come off the reply.
-    pub rewrite: ReplyRewrite,
+    /// How the reply changes.
+    pub change: ReplyChange,
     /// A rule that hides errors of writes from the app.
     pub mask: Option<u16>,
-    /// Add our own section (`INFO`).
-    pub info: bool,
-    /// What has to come off the replies of a transaction.
-    pub exec: Vec<ReplyRewrite>,
-    /// The answer to `PANNIER.READ`, and the rule that matched.
-    pub read: Option<Option<Arc<str>>>,
 }
 
-impl Default for After {
-    fn default() -> Self {
-        Self {
-            keys: Vec::new(),
-            marked: false,
-            flush: false,
-            rewrite: ReplyRewrite::None,
-            mask: None,
-            info: false,
-            exec: Vec::new(),
-            read: None,
-        }
-    }
+/// How a reply changes on its way to the app.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub enum ReplyChange {
+    /// Not at all.
+    #[default]
+    None,
+    /// The key prefix comes off.
+    Prefix(ReplyRewrite),
+    /// It comes off the replies of a transaction.
+    Exec(Vec<ReplyRewrite>),
+    /// Our own section is added (`INFO`).
+    Info,
+    /// Passwords come out (`CONFIG GET`).
+    Secrets,
+    /// It becomes the answer to `PANNIER.READ`, with the rule that matched.
+    Read(Option<Arc<str>>),
 }
 
 impl After {
     /// Whether nothing is to be done.
     pub fn is_nothing(&self) -> bool {
-        self.keys.is_empty()
-            && !self.flush
-            && self.rewrite == ReplyRewrite::None
-            && self.mask.is_none()
-            && !self.info
-            && self.exec.is_empty()
-            && self.read.is_none()
+        self.keys.is_empty() && !self.flush && self.change == ReplyChange::None && self.mask.is_none()
     }
 
     /// Drops what the command may have changed.
@@ -153,33 +144,38 @@ fn client_answered(link: &Link, worker: &Rc<Worker>, target: ClientTarget, since
         }
     }
     if link.role == Role::Pinned {
-        pinned::answered(&client, link, command, frame);
+        pinned::answered(&client, link, command, number, frame);
     }
 }
 
-/// The frame without the prefix, or with our section.
 fn write_changed(worker: &Worker, after: &After, link: &Link, frame: &[u8], out: &mut Vec<u8>) {
-    if after.info && !is_error(frame) {
-        return super::local::append_info(worker, link.proto(), frame, out);
-    }
-    if let Some(rule) = &after.read {
-        return super::introspect::write_read(frame, rule.as_deref(), "redis", None, &mut Reply::new(out, link.proto()));
-    }
     let active = worker.active();
-    match &active.prefix {
-        Some(prefix) if !after.exec.is_empty() => {
-            if strip_exec_reply(&after.exec, prefix, frame, out).is_err() {
-                out.extend_from_slice(frame);
-            }
+    let before = out.len();
+    let stripped = match (&after.change, &active.prefix) {
+        (ReplyChange::Prefix(rewrite), Some(prefix)) => {
+            matches!(strip_reply(*rewrite, prefix, frame, out), Ok(Stripped::Written))
         }
-        Some(prefix) if after.rewrite != ReplyRewrite::None => {
-            match strip_reply(after.rewrite, prefix, frame, out) {
-                Ok(Stripped::Written) => {}
-                // A reply of unexpected shape: better the prefix shows than the reply is lost.
-                Ok(Stripped::Dropped) | Err(_) => out.extend_from_slice(frame),
-            }
+        (ReplyChange::Exec(queued), Some(prefix)) => strip_exec_reply(queued, prefix, frame, out).is_ok(),
+        (ReplyChange::Info, _) if !is_error(frame) => {
+            super::local::append_info(worker, link.proto(), frame, out);
+            true
         }
-        _ => out.extend_from_slice(frame),
+        (ReplyChange::Secrets, _) => {
+            super::local::without_secrets(link.proto(), frame, out);
+            true
+        }
+        (ReplyChange::Read(rule), _) => {
+            let mut reply = Reply::new(out, link.proto());
+            super::introspect::write_read(frame, rule.as_deref(), "redis", None, &mut reply);
+            true
+        }
+        _ => false,
+    };
+    if !stripped {
+        // Nothing to change, or a reply of unexpected shape: better the prefix shows than the
+        // reply is lost.
+        out.truncate(before);
+        out.extend_from_slice(frame);
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use super::{
     Lost,
     backoff::Backoff,
-    connect::{Connected, Handshake},
+    connect::{ConnectError, Connected, Handshake},
     outbox::Outbox,
     stream::Stream,
 };
@@ -61,6 +61,8 @@ pub enum Status {
     Up,
     /// The last attempt failed; another one will be made.
     Down(Rc<str>),
+    /// The server has no such database.
+    NoDatabase,
     /// Ended; no attempt will be made.
     Closed,
 }
@@ -254,7 +256,10 @@ impl Link {
                 }
                 Err(error) => {
                     self.worker.counters.upstream_errors.inc();
-                    Lost::Unavailable(error.to_string().into())
+                    match error {
+                        ConnectError::Refused { command: "SELECT", answer } => Lost::NoDatabase(answer.into()),
+                        error => Lost::Unavailable(error.to_string().into()),
+                    }
                 }
             };
             let was_up = self.is_up();
@@ -316,6 +321,7 @@ impl Link {
         core.status = match lost {
             _ if ends => Status::Closed,
             _ if was_up => Status::Connecting,
+            Lost::NoDatabase(_) => Status::NoDatabase,
             lost => Status::Down(lost.to_string().into()),
         };
         let lengths: Vec<usize> = core.pending.iter().map(|pending| pending.len).collect();

@@ -167,7 +167,7 @@ fn exists_upstream(turn: &Turn<'_>, session: &Session, db: u16) -> Known {
             link.wait(turn.client);
             Known::Later
         }
-        Status::Down(why) if why.contains("SELECT was refused") => {
+        Status::NoDatabase => {
             turn.worker.drop_links(db);
             Known::No
         }

@@ -26,6 +26,7 @@ fn every_metric_of_the_table_is_shown_with_its_labels() {
     let shared = shared(RULES, 1);
     let get = CommandId::Get as usize;
     shared.counters[0].commands[get].outcomes[Outcome::Ok as usize].inc();
+    shared.counters[0].commands[get].duration.observe(1, 1);
     let counters = Counters {
         shared,
         descriptions: Vec::new(),
