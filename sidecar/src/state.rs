@@ -24,7 +24,7 @@ use crate::{
     command::{CommandTable, Prefix},
     config::Credentials,
     metrics::{
-        LoopCounters,
+        Counter, LoopCounters,
         rules::{RuleFigures, RuleTotals},
     },
     store::Store,
@@ -211,6 +211,12 @@ impl Shared {
         drop(totals);
         self.version.fetch_add(1, AcqRel);
         self.tier.flush();
+    }
+
+    /// One counter over all loops and the thread that accepts.
+    pub fn sum(&self, of: impl Fn(&LoopCounters) -> &Counter) -> u64 {
+        let loops = self.counters.iter().map(AsRef::as_ref);
+        loops.chain([&self.counters_of_listener]).map(|counters| of(counters).get()).sum()
     }
 
     /// What each rule in force has counted, in order.

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     clock::Tick,
-    metrics::{Counter, LoopCounters, rules::RuleFigures},
+    metrics::rules::RuleFigures,
     state::{Active, CoherenceState, Connection, Shared, UpstreamFacts},
 };
 
@@ -37,20 +37,12 @@ pub(super) fn state(shared: &Shared) -> Value {
         "clients": {
             "connected": shared.clients.len(),
             "max": active.config.sidecar.max_clients,
-            "rejected": sum(shared, |counters| &counters.rejected),
+            "rejected": shared.sum(|counters| &counters.rejected),
         },
         "reload": reload(shared),
         "rules": rules(shared, &active),
         "notes": active.policy.reports().iter().map(ToString::to_string).collect::<Vec<_>>(),
     })
-}
-
-fn sum(shared: &Shared, of: impl Fn(&LoopCounters) -> &Counter) -> u64 {
-    shared
-        .counters
-        .iter()
-        .map(|counters| of(counters).get())
-        .sum()
 }
 
 /// S1.11: in plain words.
@@ -138,7 +130,7 @@ fn local_tier(shared: &Shared) -> Value {
         "hitRate": rate(hits, misses),
         "fills": fills,
         "fillsOvertaken": fills_refused,
-        "invalidations": sum(shared, |counters| &counters.invalidations),
+        "invalidations": shared.sum(|counters| &counters.invalidations),
     })
 }
 
@@ -161,8 +153,8 @@ fn memory(shared: &Shared) -> Value {
         "maxBytes": stats.limit,
         "evicted": stats.evicted,
         "expired": stats.expired,
-        "writesAcknowledged": sum(shared, |counters| &counters.memory_writes),
-        "writesDiscarded": sum(shared, |counters| &counters.memory_discarded),
+        "writesAcknowledged": shared.sum(|counters| &counters.memory_writes),
+        "writesDiscarded": shared.sum(|counters| &counters.memory_discarded),
     })
 }
 

@@ -89,11 +89,7 @@ impl Collector for Counters {
 
 impl Counters {
     fn sum(&self, of: impl Fn(&LoopCounters) -> &Counter) -> u64 {
-        self.shared
-            .counters
-            .iter()
-            .map(|counters| of(counters).get())
-            .sum()
+        self.shared.sum(of)
     }
 
     fn cache(&self, families: &mut Families) {

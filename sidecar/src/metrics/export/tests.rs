@@ -57,8 +57,10 @@ fn counters_of_all_loops_are_added() {
         get.duration.observe(80_000, 1);
         get.duration.observe(2_000_000_000, 1);
     }
+    shared.counters_of_listener.connections.add(4);
     let text = Exporter::new(shared).text();
     for line in [
+        "pannier_connections_total 4",
         "# TYPE pannier_cache_requests_total counter",
         "pannier_cache_requests_total{tier=\"l1\",result=\"hit\"} 7",
         "pannier_rule_requests_total{rule=\"ghosts\",result=\"hit\"} 7",
