@@ -15,6 +15,15 @@ use std::borrow::Cow;
 /// `*` any bytes, `?` one byte, `[abc]` `[a-z]` `[^a]` one byte of a class, `\` takes the next
 /// byte literally.
 pub fn glob_match(pattern: &[u8], text: &[u8]) -> bool {
+    matches(pattern, text, |byte| byte)
+}
+
+/// The same with ASCII letters of either case alike, as `CONFIG GET` and `COMMAND LIST` match.
+pub fn glob_match_ignoring_case(pattern: &[u8], text: &[u8]) -> bool {
+    matches(pattern, text, |byte| byte.to_ascii_lowercase())
+}
+
+fn matches(pattern: &[u8], text: &[u8], fold: impl Fn(u8) -> u8 + Copy) -> bool {
     let (mut p, mut t) = (0, 0);
     // Where to go on when the match fails: after the last `*`, one byte further in the text.
     let mut retry: Option<(usize, usize)> = None;
@@ -30,7 +39,7 @@ pub fn glob_match(pattern: &[u8], text: &[u8]) -> bool {
         if t == text.len() {
             return p == pattern.len();
         }
-        if let Some(len) = one_byte(&pattern[p..], text[t]) {
+        if let Some(len) = one_byte(&pattern[p..], text[t], fold) {
             p += len;
             t += 1;
         } else if let Some((star, from)) = retry {
@@ -43,23 +52,26 @@ pub fn glob_match(pattern: &[u8], text: &[u8]) -> bool {
 }
 
 /// Whether the first element of the pattern matches the byte: its length, or `None`.
-fn one_byte(pattern: &[u8], byte: u8) -> Option<usize> {
+fn one_byte(pattern: &[u8], byte: u8, fold: impl Fn(u8) -> u8 + Copy) -> Option<usize> {
+    let same = |literal: u8| fold(literal) == fold(byte);
     match pattern {
         [] => None,
         [b'?', ..] => Some(1),
         [b'[', class @ ..] => {
-            let (matched, len) = class_match(class, byte);
+            let (matched, len) = class_match(class, byte, fold);
             matched.then_some(1 + len)
         }
-        [b'\\', literal, ..] => (*literal == byte).then_some(2),
-        [literal, ..] => (*literal == byte).then_some(1),
+        [b'\\', literal, ..] => same(*literal).then_some(2),
+        [literal, ..] => same(*literal).then_some(1),
     }
 }
 
 /// A class after its `[`: whether it holds the byte, and its length with the `]`. As in Redis a
 /// `]` ends the class even when it comes first, a range may be written backwards, and a class
-/// that is never closed ends with the pattern.
-fn class_match(class: &[u8], byte: u8) -> (bool, usize) {
+/// that is never closed ends with the pattern. The ends of a range are put in order before their
+/// case is folded: `[Z-a]` holds no letter where case is ignored.
+fn class_match(class: &[u8], byte: u8, fold: impl Fn(u8) -> u8) -> (bool, usize) {
+    let byte = fold(byte);
     let negated = class.first() == Some(&b'^');
     let mut at = usize::from(negated);
     let mut found = false;
@@ -67,16 +79,16 @@ fn class_match(class: &[u8], byte: u8) -> (bool, usize) {
         let len = match &class[at..] {
             [] => return (found != negated, at),
             [b'\\', literal, ..] => {
-                found |= *literal == byte;
+                found |= fold(*literal) == byte;
                 2
             }
             [b']', ..] => return (found != negated, at + 1),
             [from, b'-', to, ..] => {
-                found |= (*from.min(to)..=*from.max(to)).contains(&byte);
+                found |= (fold(*from.min(to))..=fold(*from.max(to))).contains(&byte);
                 3
             }
             [literal, ..] => {
-                found |= *literal == byte;
+                found |= fold(*literal) == byte;
                 1
             }
         };

@@ -24,7 +24,7 @@ pub use describe::{
     CommandReply, write_count, write_docs, write_getkeys, write_help, write_info, write_list,
 };
 pub use errors::{unknown_command, unknown_subcommand, wrong_arity};
-pub use glob::{escape_glob, glob_match};
+pub use glob::glob_match;
 pub use id::CommandId;
 pub use keys::{Access, KeyPosition, KeyPositions, KeysUnknown, keys};
 pub use prefix::{Prefix, apply_prefix, write_command};

@@ -39,8 +39,44 @@ fn globs_mean_what_they_mean_in_redis() {
         ("", "", true),
         ("", "a", false),
         ("?", "", false),
+        ("**", "abc", true),
+        ("a*c", "abcd", false),
+        ("a?c", "ac", false),
+        ("h[a-", "h-", true),
+        ("[]a", "a", false),
+        ("[^]a", "xa", true),
+        ("a\\*c", "a*c", true),
+        ("a\\*c", "abc", false),
+        ("[\\]]", "]", true),
+        ("\\", "\\", true),
+        ("*a*b*c", "xxaxxbxxc", true),
+        ("*a*b*c", "xxaxxbxx", false),
+        ("Save", "save", false),
+        ("[R-T]ave", "save", false),
     ] {
         let found = glob_match(pattern.as_bytes(), text.as_bytes());
+        assert_eq!(found, expected, "{pattern} {text}");
+    }
+}
+
+#[test]
+fn globs_that_ignore_case_mean_what_they_mean_in_redis() {
+    // Expectations taken from `CONFIG GET` in Redis 7.0 and Valkey 8.1.
+    for (pattern, text, expected) in [
+        ("S?v*", "save", true),
+        ("\\SAVE", "save", true),
+        ("[R-T]AVE", "save", true),
+        ("[^R-T]ave", "save", false),
+        ("[sX]ave", "SAVE", true),
+        ("[A-z]ave", "save", true),
+        ("[z-A]ave", "save", true),
+        ("[t-R]ave", "save", true),
+        ("[T-r]ave", "save", false),
+        ("[Z-a]ave", "save", false),
+        ("[a-Z]ave", "save", false),
+        ("GE[S-U]*", "get|x", true),
+    ] {
+        let found = glob_match_ignoring_case(pattern.as_bytes(), text.as_bytes());
         assert_eq!(found, expected, "{pattern} {text}");
     }
 }
@@ -61,7 +97,7 @@ fn naive(pattern: &[u8], text: &[u8]) -> bool {
         ([b'*', rest @ ..], _) => (0..=text.len()).any(|skip| naive(rest, &text[skip..])),
         (_, []) => false,
         (_, [byte, tail @ ..]) => {
-            one_byte(pattern, *byte).is_some_and(|len| naive(&pattern[len..], tail))
+            one_byte(pattern, *byte, |byte| byte).is_some_and(|len| naive(&pattern[len..], tail))
         }
     }
 }
@@ -76,6 +112,15 @@ proptest! {
     ) {
         let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
         prop_assert_eq!(glob_match(pattern, text), naive(pattern, text));
+    }
+
+    #[test]
+    fn case_is_all_that_is_ignored(pattern in "[aB*?\\^]{0,9}", text in "[Ab\\^]{0,8}") {
+        let (lower, text) = (pattern.to_lowercase(), text.as_bytes());
+        prop_assert_eq!(
+            glob_match_ignoring_case(pattern.as_bytes(), text),
+            glob_match(lower.as_bytes(), &text.to_ascii_lowercase())
+        );
     }
 
     #[test]

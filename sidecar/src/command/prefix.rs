@@ -5,9 +5,11 @@
 //! off the reply again is returned. DBSIZE and RANDOMKEY know no pattern; they become read-only
 //! scripts, so that they stay one command with one reply, inside a transaction too.
 
+use policy::glob::glob_escape;
+
 use super::keys::{KeyPositions, keys};
 use super::reply::ReplyRewrite;
-use super::{Allowed, Class, CommandId, CommandSpec, Refused, channel, class, escape_glob};
+use super::{Allowed, Class, CommandId, CommandSpec, Refused, channel, class};
 
 /// Counts the keys of the prefix. The server is busy for as long as for KEYS.
 const COUNT_KEYS: &[u8] = b"local n, c = 0, '0' \
@@ -34,11 +36,9 @@ impl Prefix {
         if prefix.is_empty() {
             return None;
         }
-        let mut escaped = Vec::new();
-        escape_glob(prefix, &mut escaped);
         Some(Prefix {
             raw: prefix.into(),
-            escaped: escaped.into(),
+            escaped: glob_escape(prefix).into(),
         })
     }
 

@@ -149,21 +149,4 @@ proptest! {
         }
         table.by_full_name(&name);
     }
-
-    #[test]
-    fn escaped_text_matches_itself(text in prop::collection::vec(any::<u8>(), 0..20)) {
-        let mut pattern = Vec::new();
-        escape_glob(&text, &mut pattern);
-        prop_assert!(glob_match(&pattern, &text, false));
-        pattern.push(b'*');
-        prop_assert!(glob_match(&pattern, &[text.as_slice(), b"more"].concat(), false));
-    }
-
-    #[test]
-    fn any_pattern_matches_or_not(
-        pattern in "[a-c*?\\[\\]^\\\\-]{0,12}",
-        text in "[a-c]{0,12}",
-    ) {
-        glob_match(pattern.as_bytes(), text.as_bytes(), true);
-    }
 }
