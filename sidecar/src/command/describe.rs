@@ -14,7 +14,7 @@ pub trait CommandReply {
     fn bulk(&mut self, bytes: &[u8]);
     fn simple(&mut self, text: &str);
     fn integer(&mut self, number: i64);
-    fn null_array(&mut self);
+    fn null(&mut self);
     /// Without the leading minus.
     fn error(&mut self, text: &str);
 }
@@ -37,7 +37,7 @@ pub fn write_info(table: &CommandTable, names: &[&[u8]], reply: &mut impl Comman
     for name in names {
         match table.by_full_name(name) {
             Some(spec) => row(table, spec, reply),
-            None => reply.null_array(),
+            None => reply.null(),
         }
     }
 }
@@ -310,7 +310,7 @@ mod tests {
         fn integer(&mut self, number: i64) {
             self.word(&format!(":{number}"));
         }
-        fn null_array(&mut self) {
+        fn null(&mut self) {
             self.word("null");
         }
         fn error(&mut self, text: &str) {

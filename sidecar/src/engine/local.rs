@@ -124,8 +124,8 @@ impl CommandReply for Reply<'_> {
     fn integer(&mut self, number: i64) {
         self.integer(number);
     }
-    fn null_array(&mut self) {
-        self.null_array();
+    fn null(&mut self) {
+        self.null();
     }
     fn error(&mut self, text: &str) {
         self.error(text);
