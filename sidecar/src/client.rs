@@ -148,9 +148,7 @@ impl Client {
                 return Poll::Ready(End::Closed);
             }
             engine::before_commands(self);
-            if self.run_waiting_input().is_err() {
-                return Poll::Ready(End::Closed);
-            }
+            self.run_waiting_input();
             if let Some(end) = self.poll_write(cx) {
                 return Poll::Ready(end);
             }
@@ -178,15 +176,14 @@ impl Client {
     }
 
     /// Commands that were read earlier and had to wait.
-    fn run_waiting_input(self: &Rc<Self>) -> Result<(), ()> {
+    fn run_waiting_input(self: &Rc<Self>) {
         let mut session = self.session.borrow_mut();
         if session.input.len() < session.need.max(1) || !may_go_on(&session) {
-            return Ok(());
+            return;
         }
         let input = std::mem::take(&mut session.input);
         let used = self.run_commands(&mut session, &input);
         keep_rest(&mut session, input, used);
-        Ok(())
     }
 
     /// The app has sent its last byte: `printf … | nc` still wants its replies, but a connection

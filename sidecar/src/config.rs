@@ -124,11 +124,10 @@ fn verdict(args: &Args, env: &Env) -> (String, u8) {
     match load(args, env) {
         Ok(loaded) => {
             let rules = loaded.active.policy.rules().len();
-            let mut text: String = loaded
-                .notes
-                .iter()
-                .map(|note| format!("note: {note}\n"))
-                .collect();
+            let mut text = String::new();
+            for note in &loaded.notes {
+                let _ = writeln!(text, "note: {note}");
+            }
             let plural = if rules == 1 { "rule" } else { "rules" };
             let _ = writeln!(text, "the configuration can be served: {rules} {plural}");
             (text, 0)

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// How often the server is asked again: modules are loaded and policies changed while it runs.
-const REFRESH: Duration = Duration::from_secs(60);
+const REFRESH: Duration = Duration::from_mins(1);
 
 /// Why there is no connection, in words.
 #[derive(Debug, thiserror::Error)]

@@ -79,7 +79,7 @@ impl Dealer {
                 Ok((stream, peer)) => {
                     let local = stream.local_addr().ok();
                     let Some(handle) = self.admit(Some(peer), local) else {
-                        refuse(stream);
+                        refuse(&stream);
                         continue;
                     };
                     let _ = stream.set_nodelay(true);
@@ -124,7 +124,7 @@ impl Dealer {
 
 const TOO_MANY: &[u8] = b"-ERR max number of clients reached\r\n";
 
-fn refuse(stream: tokio::net::TcpStream) {
+fn refuse(stream: &tokio::net::TcpStream) {
     let _ = stream.try_write(TOO_MANY);
 }
 

@@ -7,7 +7,7 @@
 //!
 //! Fills are admitted by a [`FillToken`] taken before the request was sent and voided by any push,
 //! flush or local write for its key: a reply that was overtaken is never kept (promise P3).
-//! Eviction is quick_cache's (a scan-resistant CLOCK-Pro); expiry is ours, checked on read.
+//! Eviction is `quick_cache`'s (a scan-resistant CLOCK-Pro); expiry is ours, checked on read.
 
 pub mod entry;
 pub mod guard;

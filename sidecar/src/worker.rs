@@ -45,7 +45,8 @@ pub struct Worker {
     pub flights: RefCell<Flights>,
     active: RefCell<(u64, Arc<Active>)>,
     commands: RefCell<Arc<CommandTable>>,
-    endpoint: Option<Endpoint>,
+    endpoint: RefCell<Option<Rc<Endpoint>>>,
+    has_upstream: bool,
     sets: RefCell<BTreeMap<u16, Rc<LinkSet>>>,
     dirty: RefCell<Vec<Rc<Client>>>,
     touches: RefCell<Vec<(u16, Box<[u8]>)>>,
@@ -61,7 +62,7 @@ impl Worker {
     /// The loop number `index`. Files that TLS needs are read now.
     pub fn new(shared: &Arc<Shared>, index: usize) -> Result<Rc<Self>, crate::upstream::tls::TlsError> {
         let active = shared.active();
-        let endpoint = endpoint(&active)?;
+        let endpoint = endpoint(&active)?.map(Rc::new);
         Ok(Rc::new(Self {
             counters: Arc::clone(&shared.counters[index]),
             index,
@@ -70,7 +71,8 @@ impl Worker {
             flights: RefCell::default(),
             commands: RefCell::new(shared.commands.load_full()),
             active: RefCell::new((shared.version(), active)),
-            endpoint,
+            has_upstream: endpoint.is_some(),
+            endpoint: RefCell::new(endpoint),
             sets: RefCell::default(),
             dirty: RefCell::default(),
             touches: RefCell::default(),
@@ -94,9 +96,21 @@ impl Worker {
         self.now.set(Tick::now());
         let version = self.shared.version();
         if self.active.borrow().0 != version {
-            self.counters.flushes[Flush::PolicyChange as usize].inc();
-            *self.active.borrow_mut() = (version, self.shared.active());
+            self.reload(version);
         }
+    }
+
+    /// The configuration changed. Links that connect from now on log in with the new credentials.
+    #[cold]
+    fn reload(&self, version: u64) {
+        self.counters.flushes[Flush::PolicyChange as usize].inc();
+        let active = self.shared.active();
+        match endpoint(&active) {
+            Ok(Some(endpoint)) => *self.endpoint.borrow_mut() = Some(Rc::new(endpoint)),
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "the old address and credentials of redis stay in use"),
+        }
+        *self.active.borrow_mut() = (version, active);
     }
 
     /// The configuration in force.
@@ -156,13 +170,14 @@ impl Worker {
     // === upstream ===
 
     /// Where Redis is. Only links ask, and there are none without one.
-    pub fn endpoint(&self) -> &Endpoint {
-        self.endpoint.as_ref().expect("links are only opened with an upstream")
+    pub fn endpoint(&self) -> Rc<Endpoint> {
+        let endpoint = self.endpoint.borrow();
+        Rc::clone(endpoint.as_ref().expect("links are only opened with an upstream"))
     }
 
     /// Whether there is a Redis at all.
     pub fn has_upstream(&self) -> bool {
-        self.endpoint.is_some()
+        self.has_upstream
     }
 
     /// The links of a database; `None` when too many databases are in use.

@@ -39,7 +39,7 @@ as one of a module, is forwarded; its keys come from the server's own `COMMAND` 
   prefix. Replies of modules are not changed.
 
 **Memory mode** says whether the command works while there is no server; the others then answer
-`-ERR '<command>' is not available in memory mode`.
+`-ERR <COMMAND> is not available in memory mode`.
 
 ";
 

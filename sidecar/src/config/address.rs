@@ -113,10 +113,7 @@ impl Flags {
 
 /// The same port on `127.0.0.1` and `::1`; another loopback address stands alone.
 fn both(first: SocketAddr) -> Vec<SocketAddr> {
-    match first.ip() {
-        V4 => vec![first, (V6, first.port()).into()],
-        _ => vec![first],
-    }
+    if first.ip() == V4 { vec![first, (V6, first.port()).into()] } else { vec![first] }
 }
 
 fn loopback(place: &str, text: &str, problems: &mut Problems) -> Option<[SocketAddr; 1]> {

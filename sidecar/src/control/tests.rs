@@ -79,7 +79,7 @@ fn server(reply: impl Fn(&str) -> Option<String> + Send + 'static) -> DuplexStre
 }
 
 async fn until(what: &str, is: impl Fn() -> bool) {
-    let patience = tokio::time::timeout(Duration::from_secs(600), async {
+    let patience = tokio::time::timeout(Duration::from_mins(10), async {
         while !is() {
             sleep(Duration::from_millis(10)).await;
         }

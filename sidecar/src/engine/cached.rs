@@ -118,13 +118,11 @@ fn hit_many(worker: &Worker, session: &mut Session, keys: &[&[u8]]) -> bool {
         let before = reply.out.len();
         reply.array(keys.len());
         for key in keys {
-            match worker.shared.tier.read(Lookup { db, key }, Query::Get, now, reply) {
-                Some(hit) => rules.push(hit.rule),
-                None => {
-                    reply.out.truncate(before);
-                    return false;
-                }
-            }
+            let Some(hit) = worker.shared.tier.read(Lookup { db, key }, Query::Get, now, reply) else {
+                reply.out.truncate(before);
+                return false;
+            };
+            rules.push(hit.rule);
         }
         true
     });

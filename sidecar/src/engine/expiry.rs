@@ -145,12 +145,12 @@ fn ttl_option(args: &[&[u8]], from: usize) -> Option<(usize, Unit)> {
 fn cap(args: &[&[u8]], index: usize, unit: Unit, rule: &CompiledRule) -> Change {
     let number = args.get(index).and_then(|arg| std::str::from_utf8(arg).ok()?.parse::<u64>().ok());
     let (Some(number), Some(max)) = (number, rule.ttl_max) else { return Change::Nothing };
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let limit = match unit {
         Unit::Seconds => max.as_secs().max(1),
         Unit::Millis => millis(max),
-        Unit::UnixSeconds => (unix + max).as_secs(),
-        Unit::UnixMillis => millis(unix + max),
+        Unit::UnixSeconds => (since_epoch + max).as_secs(),
+        Unit::UnixMillis => millis(since_epoch + max),
     };
     if number > limit { Change::Replace(index, limit) } else { Change::Nothing }
 }

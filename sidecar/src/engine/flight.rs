@@ -45,10 +45,13 @@ enum Question {
     Fields,
 }
 
+/// Database, key, and what is asked.
+type FlightKey = (u16, Box<[u8]>, Question);
+
 /// Reads that are under way in one event loop.
 #[derive(Default)]
 pub struct Flights {
-    by_key: HashMap<(u16, Box<[u8]>, Question), Rc<Flight>>,
+    by_key: HashMap<FlightKey, Rc<Flight>>,
 }
 
 /// One read that is under way.

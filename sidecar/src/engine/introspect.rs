@@ -285,6 +285,7 @@ impl Figures {
     }
 
     /// Share of reads that were hits, in percent.
+    #[allow(clippy::cast_precision_loss, reason = "a percentage for people")]
     pub fn hit_rate(&self) -> f64 {
         let reads = self.hits + self.misses;
         if reads == 0 { 0.0 } else { 100.0 * self.hits as f64 / reads as f64 }
@@ -306,7 +307,6 @@ pub fn stats(turn: &Turn<'_>, session: &mut Session) -> Flow {
     let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let status = if available { "healthy" } else { "degraded" };
     let numbers = [
-        ("available", i64::from(available)),
         ("totalSessions", 0),
         ("totalKeys", signed(figures.keys)),
         ("memoryUsage", signed(figures.bytes)),
@@ -325,13 +325,16 @@ pub fn stats(turn: &Turn<'_>, session: &mut Session) -> Flow {
         ("timestamp", i64::try_from(timestamp).unwrap_or(i64::MAX)),
     ];
     let words = [
-        ("hitRate", format!("{:.2}", figures.hit_rate())),
         ("status", status.to_owned()),
         ("redis", connection_words(&facts.connection)),
         ("coherence", coherence_words(&facts.coherence)),
     ];
     session.reply(|reply| {
-        reply.map(numbers.len() + words.len());
+        reply.map(numbers.len() + words.len() + 2);
+        reply.bulk(b"available");
+        reply.boolean(available);
+        reply.bulk(b"hitRate");
+        reply.double((figures.hit_rate() * 100.0).round() / 100.0);
         for (name, number) in numbers {
             reply.bulk(name.as_bytes());
             reply.integer(number);
@@ -433,9 +436,8 @@ pub fn info_text(worker: &Worker, sections: &[&[u8]]) -> String {
 
 fn keyspace(shared: &Shared) -> String {
     let stats = shared.store.lock().stats();
-    stats
-        .databases
-        .iter()
-        .map(|db| format!("db{}:keys={},expires={},avg_ttl=0\r\n", db.number, db.keys, db.expiring))
-        .collect()
+    stats.databases.iter().fold(String::new(), |mut text, db| {
+        let _ = write!(text, "db{}:keys={},expires={},avg_ttl=0\r\n", db.number, db.keys, db.expiring);
+        text
+    })
 }

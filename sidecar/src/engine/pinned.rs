@@ -34,23 +34,42 @@ use crate::{
 /// A connection of the client's own, and what for.
 pub struct Pinned {
     link: Rc<Link>,
-    multi: bool,
-    watching: bool,
-    /// A queued command was refused here: `EXEC` must fail as Redis would let it fail.
-    aborted: bool,
+    transaction: Transaction,
     monitor: bool,
-    /// The slot of a command that waits, or runs alone.
-    alone: Option<u64>,
-    /// Keys marked as being written by the transaction.
-    keys: Vec<Box<[u8]>>,
-    flush: bool,
-    queued: Vec<ReplyRewrite>,
-    follow: Vec<(Box<[u8]>, u64)>,
-    /// Databases that `SELECT` asked for, by place in the transaction.
-    selects: Vec<(usize, u16)>,
     /// The connection is in another database than it began with.
     moved: bool,
+    /// The slot of a command that waits, or runs alone.
+    alone: Option<u64>,
     subscribed: Option<Subscribed>,
+}
+
+/// State between `WATCH` or `MULTI` and `EXEC`.
+#[derive(Default)]
+struct Transaction {
+    phase: Phase,
+    /// A queued command may have written any key.
+    flush: bool,
+    /// Keys marked as being written until it ends.
+    keys: Vec<Box<[u8]>>,
+    /// What has to come off the replies, by place.
+    queued: Vec<ReplyRewrite>,
+    /// Keys that get a TTL afterwards, in milliseconds.
+    follow: Vec<(Box<[u8]>, u64)>,
+    /// Databases that `SELECT` asked for, by place.
+    selects: Vec<(usize, u16)>,
+}
+
+/// How far a transaction has come.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    None,
+    /// After `WATCH`.
+    Watching,
+    /// After `MULTI`.
+    Open,
+    /// A queued command was refused here: `EXEC` must fail as Redis would let it fail.
+    Aborted,
 }
 
 /// State of a subscriber.
@@ -67,17 +86,10 @@ impl Pinned {
     fn new(link: Rc<Link>) -> Self {
         Self {
             link,
-            multi: false,
-            watching: false,
-            aborted: false,
+            transaction: Transaction::default(),
             monitor: false,
-            alone: None,
-            keys: Vec::new(),
-            flush: false,
-            queued: Vec::new(),
-            follow: Vec::new(),
-            selects: Vec::new(),
             moved: false,
+            alone: None,
             subscribed: None,
         }
     }
@@ -88,7 +100,13 @@ impl Pinned {
     }
 
     fn is_free(&self) -> bool {
-        !self.multi && !self.watching && !self.monitor && self.alone.is_none() && self.subscribed.is_none()
+        self.transaction.phase == Phase::None
+            && !self.monitor && self.alone.is_none() && self.subscribed.is_none()
+    }
+
+    /// Whether commands are being queued.
+    fn is_open(&self) -> bool {
+        matches!(self.transaction.phase, Phase::Open | Phase::Aborted)
     }
 
     /// Letters of `CLIENT LIST`.
@@ -99,7 +117,7 @@ impl Pinned {
             "P"
         } else if self.alone.is_some() {
             "b"
-        } else if self.multi {
+        } else if self.is_open() {
             "x"
         } else {
             ""
@@ -220,7 +238,7 @@ pub fn handle(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> F
         }
         _ if pinned.monitor => refuse(turn, session, "ERR only QUIT and RESET are possible in MONITOR"),
         _ if pinned.subscribed.is_some() => while_subscribed(turn, session, request),
-        _ if pinned.multi => in_multi(turn, session, request),
+        _ if pinned.is_open() => in_multi(turn, session, request),
         _ => while_watching(turn, session, request),
     };
     settle(turn.client, session);
@@ -285,8 +303,15 @@ fn in_multi(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flo
         _ => {}
     }
     let error = match class(spec, args, turn.allowed(args[0])) {
-        Class::Local(Local::Ping | Local::Echo | Local::Info | Local::ConfigGet | Local::Command | Local::Role)
-        | Class::Local(Local::Cluster) => None,
+        Class::Local(
+            Local::Ping
+            | Local::Echo
+            | Local::Info
+            | Local::ConfigGet
+            | Local::Command
+            | Local::Role
+            | Local::Cluster,
+        ) => None,
         Class::Local(_) => Some(format!("ERR {} is not possible inside MULTI through Pannier", spec.name())),
         Class::Refused(reason) => Some(reason.message(args[0])),
         Class::Pin(Pin::Subscribe | Pin::Monitor) | Class::Unsubscribe => {
@@ -303,7 +328,7 @@ fn in_multi(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flo
 /// A command that Redis never saw was refused: the transaction must fail as a whole.
 fn abort(turn: &Turn<'_>, session: &mut Session, error: &str) -> Flow {
     if let Some(pinned) = &mut session.pinned {
-        pinned.aborted = true;
+        pinned.transaction.phase = Phase::Aborted;
     }
     refuse(turn, session, error)
 }
@@ -326,13 +351,13 @@ fn queue_keyed(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, fou
     };
     let after = forward::after(turn, request, &ruled, ReplyRewrite::None, found);
     let Some(pinned) = &mut session.pinned else { return Flow::Wait };
-    pinned.queued.push(prepared.rewrite);
-    pinned.flush |= after.flush;
+    pinned.transaction.queued.push(prepared.rewrite);
+    pinned.transaction.flush |= after.flush;
     if after.marked {
-        pinned.keys.extend(after.keys);
+        pinned.transaction.keys.extend(after.keys);
     }
     let follow = prepared.follow.iter().map(|(index, ms)| (Box::from(request.args[*index as usize]), *ms));
-    pinned.follow.extend(follow);
+    pinned.transaction.follow.extend(follow);
     let link = Rc::clone(&pinned.link);
     send(turn, session, &link, request.spec.id(), None, &prepared.bytes);
     Flow::Done
@@ -341,14 +366,14 @@ fn queue_keyed(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, fou
 fn exec(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
     let Some(pinned) = &mut session.pinned else { return Flow::Wait };
     let link = Rc::clone(&pinned.link);
-    let mut after = After { marked: true, keys: std::mem::take(&mut pinned.keys), flush: pinned.flush, ..After::default() };
-    if pinned.aborted {
+    let mut after = After { marked: true, keys: std::mem::take(&mut pinned.transaction.keys), flush: pinned.transaction.flush, ..After::default() };
+    if pinned.transaction.phase == Phase::Aborted {
         after.settle(turn.worker);
         link.send(Target::Ignore, false, |out| write_command(&[b"DISCARD"], out));
-        (pinned.multi, pinned.watching) = (false, false);
+        pinned.transaction.phase = Phase::None;
         return refuse(turn, session, "EXECABORT Transaction discarded because of previous errors.");
     }
-    let queued = std::mem::take(&mut pinned.queued);
+    let queued = std::mem::take(&mut pinned.transaction.queued);
     if turn.active.prefix.is_some() && queued.iter().any(|rewrite| *rewrite != ReplyRewrite::None) {
         after.change = ReplyChange::Exec(queued);
     }
@@ -419,7 +444,7 @@ fn select(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow 
     let db = database(request);
     let flow = send_and_wait(turn, session, request);
     if let (Some(db), Some(pinned)) = (db, &mut session.pinned) {
-        pinned.selects = vec![(0, db)];
+        pinned.transaction.selects = vec![(0, db)];
     }
     flow
 }
@@ -427,8 +452,8 @@ fn select(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow 
 fn select_in_multi(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
     let db = database(request);
     if let (Some(db), Some(pinned)) = (db, &mut session.pinned) {
-        let place = pinned.queued.len();
-        pinned.selects.push((place, db));
+        let place = pinned.transaction.queued.len();
+        pinned.transaction.selects.push((place, db));
     }
     queue(turn, session, request)
 }
@@ -472,10 +497,10 @@ fn send_keyed(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> R
     let id = request.spec.id();
     let pinned = session.pinned.as_mut().ok_or("ERR the connection was closed")?;
     match id {
-        CommandId::Multi => pinned.multi = true,
-        CommandId::Watch => pinned.watching = true,
+        CommandId::Multi if !pinned.is_open() => pinned.transaction.phase = Phase::Open,
+        CommandId::Watch if !pinned.is_open() => pinned.transaction.phase = Phase::Watching,
         CommandId::Discard => {
-            after = After { marked: true, keys: std::mem::take(&mut pinned.keys), ..After::default() };
+            after = After { marked: true, keys: std::mem::take(&mut pinned.transaction.keys), ..After::default() };
         }
         _ => {}
     }
@@ -585,7 +610,7 @@ fn message_kind(frame: &[u8]) -> Option<MessageKind> {
 impl Pinned {
     /// The database in which a transaction ended, if it changed it.
     fn selected(&mut self, frame: &[u8]) -> Option<u16> {
-        let selects = std::mem::take(&mut self.selects);
+        let selects = std::mem::take(&mut self.transaction.selects);
         if selects.is_empty() {
             return None;
         }
@@ -631,26 +656,26 @@ pub fn answered(client: &Rc<Client>, link: &Link, command: CommandId, number: u6
     let Some(pinned) = &mut session.pinned else { return };
     match command {
         CommandId::Exec => {
-            (pinned.multi, pinned.watching) = (false, false);
+            pinned.transaction.phase = Phase::None;
             if !is_null(frame) && !is_error(frame) {
                 if let Some(db) = pinned.selected(frame) {
                     session.db = db;
                 }
                 let turn = Turn::new(client);
-                for (key, millis) in std::mem::take(&mut pinned.follow) {
+                for (key, millis) in std::mem::take(&mut pinned.transaction.follow) {
                     forward::follow(&turn, link, &key, millis);
                 }
             }
         }
-        CommandId::Discard if !is_error(frame) => (pinned.multi, pinned.watching) = (false, false),
-        CommandId::Unwatch if !pinned.multi => pinned.watching = false,
-        CommandId::Select if !pinned.multi && !is_error(frame) => {
-            if let Some((_, db)) = pinned.selects.pop() {
+        CommandId::Discard if !is_error(frame) => pinned.transaction.phase = Phase::None,
+        CommandId::Unwatch if !pinned.is_open() => pinned.transaction.phase = Phase::None,
+        CommandId::Select if !pinned.is_open() && !is_error(frame) => {
+            if let Some((_, db)) = pinned.transaction.selects.pop() {
                 session.db = db;
                 pinned.moved = true;
             }
         }
-        CommandId::Multi if is_error(frame) && !frame.starts_with(b"-ERR MULTI calls") => pinned.multi = false,
+        CommandId::Multi if is_error(frame) && !frame.starts_with(b"-ERR MULTI calls") => pinned.transaction.phase = Phase::None,
         _ => {}
     }
     if pinned.alone == Some(number) {
@@ -682,11 +707,11 @@ fn settle(client: &Rc<Client>, session: &mut Session) {
 pub fn lost(client: &Rc<Client>, _: &Lost) {
     let mut session = client.session.borrow_mut();
     let Some(pinned) = session.pinned.take() else { return };
-    for key in &pinned.keys {
+    for key in &pinned.transaction.keys {
         client.worker.shared.tier.end_write(key);
     }
     pinned.give_back(client, false);
-    if pinned.multi || pinned.watching || pinned.monitor || pinned.subscribed.is_some() {
+    if pinned.transaction.phase != Phase::None || pinned.monitor || pinned.subscribed.is_some() {
         session.closing = true;
     }
     client.handle.update(|info| info.flags = "");
@@ -721,7 +746,7 @@ pub fn release(client: &Rc<Client>, session: &mut Session) {
         set.unpin(&link, false);
     }
     let Some(pinned) = session.pinned.take() else { return };
-    for key in &pinned.keys {
+    for key in &pinned.transaction.keys {
         client.worker.shared.tier.end_write(key);
     }
     pinned.give_back(client, false);

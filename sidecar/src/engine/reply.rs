@@ -294,8 +294,7 @@ pub fn pushed(link: &Link, frame: &[u8]) {
     let worker = link.worker();
     let Ok(Value::List(parts)) = Value::read(frame) else { return };
     let [Value::Text(b"invalidate"), what] = parts.as_slice() else { return };
-    match what {
-        Value::List(keys) => {
+    if let Value::List(keys) = what {
             let active = worker.active();
             for key in keys.iter().filter_map(Value::text) {
                 worker.counters.invalidations.inc();
@@ -307,10 +306,8 @@ pub fn pushed(link: &Link, frame: &[u8]) {
                     worker.shared.tier.invalidate(key);
                 }
             }
-        }
-        _ => {
+    } else {
             worker.counters.flushes[Flush::ServerFlush as usize].inc();
             worker.shared.tier.flush();
-        }
     }
 }

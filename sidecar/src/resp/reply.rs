@@ -85,9 +85,12 @@ impl Scanner {
     }
 }
 
-/// Kind, content and end of the line at `at`.
+/// Kind, content and end of a line.
+type Line<'a> = (u8, &'a [u8], usize);
+
+/// The line at `at`, if it is complete.
 #[inline]
-fn line(buf: &[u8], at: usize) -> Result<Option<(u8, &[u8], usize)>, ReplyError> {
+fn line(buf: &[u8], at: usize) -> Result<Option<Line<'_>>, ReplyError> {
     let Some(&kind) = buf.get(at) else { return Ok(None) };
     let rest = &buf[at + 1..];
     match memchr::memchr(b'\r', &rest[..rest.len().min(MAX_LINE)]) {
@@ -289,7 +292,7 @@ mod tests {
     fn a_server_that_lies_is_found_out() {
         assert_eq!(Scanner::default().step(b"HTTP/1.1 400\r\n"), Err(ReplyError::Kind(b'H')));
         assert_eq!(Scanner::default().step(b"$abc\r\n"), Err(ReplyError::Length));
-        assert_eq!(Scanner::default().step(&[b'+'; MAX_LINE + 10]), Err(ReplyError::LineTooLong));
+        assert_eq!(Scanner::default().step(&vec![b'+'; MAX_LINE + 10]), Err(ReplyError::LineTooLong));
         let deep = "*1\r\n".repeat(100) + ":1\r\n";
         assert_eq!(Value::read(deep.as_bytes()), Err(ReplyError::TooDeep));
     }

@@ -211,10 +211,7 @@ fn length_line(buf: &[u8], what: &'static str) -> Result<Option<(i64, usize)>, P
         match byte {
             b'0'..=b'9' if at < 18 => value = value * 10 + i64::from(byte - b'0'),
             b'\r' if at > 0 => {
-                return Ok(match buf.get(at + 1) {
-                    Some(_) => Some((value, at + 2)),
-                    None => None,
-                });
+                return Ok(buf.get(at + 1).map(|_| (value, at + 2)));
             }
             _ => return slow_length_line(buf, what),
         }
@@ -322,7 +319,10 @@ mod tests {
 
     use super::*;
 
-    fn parse(bytes: &[u8]) -> Result<Option<(Vec<Vec<u8>>, usize)>, ProtocolError> {
+    /// The arguments and how many bytes they took.
+    type Parsed = Option<(Vec<Vec<u8>>, usize)>;
+
+    fn parse(bytes: &[u8]) -> Result<Parsed, ProtocolError> {
         let mut parser = Parser::default();
         Ok(match parser.step(bytes, Limits::new(512 << 20))? {
             Step::Incomplete(_) => None,
@@ -362,8 +362,8 @@ mod tests {
         ] {
             assert_eq!(parse(bytes).unwrap_err().to_string(), error);
         }
-        assert_eq!(parse(&[b'a'; INLINE_MAX + 1]), Err(ProtocolError::TooBig("inline request")));
-        let endless = [b"*1\r\n$".as_slice(), &[b'1'; INLINE_MAX]].concat();
+        assert_eq!(parse(&vec![b'a'; INLINE_MAX + 1]), Err(ProtocolError::TooBig("inline request")));
+        let endless = [b"*1\r\n$".as_slice(), &vec![b'1'; INLINE_MAX]].concat();
         assert_eq!(parse(&endless), Err(ProtocolError::TooBig("bulk count string")));
     }
 

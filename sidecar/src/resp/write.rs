@@ -108,6 +108,16 @@ impl<'a> Reply<'a> {
         }
     }
 
+    /// A boolean: `#t`, or `:1` in RESP2.
+    pub fn boolean(&mut self, value: bool) {
+        self.out.extend_from_slice(match (self.proto, value) {
+            (Proto::Resp2, true) => b":1\r\n".as_slice(),
+            (Proto::Resp2, false) => b":0\r\n",
+            (Proto::Resp3, true) => b"#t\r\n",
+            (Proto::Resp3, false) => b"#f\r\n",
+        });
+    }
+
     /// Text for people, as of `INFO`: `=15\r\ntxt:…` or a bulk string.
     pub fn verbatim(&mut self, text: &str) {
         match self.proto {
@@ -193,6 +203,7 @@ mod tests {
         assert_eq!(both(|r| r.null_array()), ["*-1\r\n", "_\r\n"]);
         assert_eq!(both(|r| r.map(2)), ["*4\r\n", "%2\r\n"]);
         assert_eq!(both(|r| r.double(1.5)), ["$3\r\n1.5\r\n", ",1.5\r\n"]);
+        assert_eq!(both(|r| r.boolean(true)), [":1\r\n", "#t\r\n"]);
         assert_eq!(both(|r| r.verbatim("a")), ["$1\r\na\r\n", "=5\r\ntxt:a\r\n"]);
         assert_eq!(both(|r| r.integer(i64::MIN)), [":-9223372036854775808\r\n"; 2]);
         assert_eq!(both(|r| r.error("ERR a\r\nb")), ["-ERR a  b\r\n"; 2]);

@@ -71,7 +71,9 @@ pub fn client(turn: &Turn<'_>, session: &mut Session, args: &[&[u8]]) -> Flow {
         ),
         (b"help", []) => say(session, |reply| {
             reply.array(HELP.len());
-            HELP.iter().for_each(|line| reply.simple(line));
+            for line in HELP {
+                reply.simple(line);
+            }
         }),
         (
             b"id" | b"getname" | b"setname" | b"setinfo" | b"info" | b"kill" | b"reply" | b"unblock" | b"no-evict"
@@ -141,7 +143,7 @@ fn list(turn: &Turn<'_>, session: &mut Session, filter: &[&[u8]]) -> Flow {
         },
         _ => return refuse(turn, session, "ERR syntax error"),
     };
-    let text: String = wanted.iter().map(|client| client.line() + "\n").collect();
+    let text = wanted.iter().fold(String::new(), |text, client| text + &client.line() + "\n");
     say(session, |reply| reply.verbatim(&text))
 }
 
