@@ -1,7 +1,7 @@
 //! Redis and Valkey from Debian's packages, unpacked into the cache folder and run from there with
 //! the libraries they were built against. Nothing is installed, no service is started.
 //!
-//! `PANNIER_REDIS_7` and `PANNIER_VALKEY_8` may name a folder with the programs instead.
+//! `PANNIER_REDIS_7`, `PANNIER_VALKEY_8` and `PANNIER_REDIS_8` may name a folder with the programs instead.
 
 use std::{
     fs,
@@ -21,6 +21,8 @@ pub enum Engine {
     Redis7,
     /// Valkey 8, as in Debian 13.
     Valkey8,
+    /// Redis 8.0, as in Debian 13; only the command table is compared with it.
+    Redis8,
 }
 
 /// Why a server could not be had.
@@ -108,9 +110,38 @@ const VALKEY_8: Recipe = Recipe {
     ],
 };
 
+const REDIS_8: Recipe = Recipe {
+    folder: "redis-8.0",
+    suite: "trixie",
+    server: "redis-server",
+    cli: "redis-cli",
+    variable: "PANNIER_REDIS_8",
+    packages: &[
+        "redis-server",
+        "redis-tools",
+        "libatomic1",
+        "libc6",
+        "libcap2",
+        "libgcc-s1",
+        "libhiredis1.1.0",
+        "libjemalloc2",
+        "liblua5.1-0",
+        "liblzf1",
+        "libssl3t64",
+        "libstdc++6",
+        "libsystemd0",
+        "libzstd1",
+        "lua-bitop",
+        "lua-cjson",
+        "zlib1g",
+    ],
+};
+
 impl Engine {
-    /// Both.
+    /// Those that whole tests run against.
     pub const ALL: [Self; 2] = [Self::Redis7, Self::Valkey8];
+    /// Those that are fetched before tests run.
+    pub const FETCHED: [Self; 3] = [Self::Redis7, Self::Valkey8, Self::Redis8];
 
     /// What tests and folders call it.
     pub const fn name(self) -> &'static str {
@@ -147,6 +178,7 @@ impl Engine {
         match self {
             Self::Redis7 => &REDIS_7,
             Self::Valkey8 => &VALKEY_8,
+            Self::Redis8 => &REDIS_8,
         }
     }
 }
