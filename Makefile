@@ -46,5 +46,8 @@ bench: ## Measure side by side with named peers and print one table
 fmt: ## Format all code
 	cargo fmt --all
 
-generate: ## Write the generated files anew (CRDs, their reference and schemas)
+generate: ## Write the generated files anew (CRDs, references, schema, table of commands)
 	cargo run --quiet -p pannier-crds --bin crdgen
+	UPDATE=1 cargo test --quiet -p pannier-policy --test schema the_published_schema
+	UPDATE=1 cargo test --quiet -p pannier-sidecar --lib metrics::table::tests::the_page
+	UPDATE=1 cargo test --quiet -p pannier-sidecar --test compatibility the_page
