@@ -82,8 +82,7 @@ impl SidecarConfig {
             let line = line_of(text, at);
             return Err(ConfigError::Anchor { line });
         }
-        if let Some(at) = find_deep(text.as_bytes()) {
-            let line = line_of(text, at);
+        if let Some(line) = too_deep(text) {
             return Err(ConfigError::TooDeep { line });
         }
         if text.lines().all(is_blank) {
@@ -106,6 +105,12 @@ impl SidecarConfig {
         schema.insert("title".to_owned(), "Pannier sidecar configuration".into());
         schema
     }
+}
+
+/// The line where `[` and `{` are nested too deeply for YAML to be read in reasonable time, if
+/// there is one; for whoever reads YAML of others.
+pub fn too_deep(text: &str) -> Option<usize> {
+    find_deep(text.as_bytes()).map(|at| line_of(text, at))
 }
 
 /// Where brackets are nested too deeply. Brackets in texts count as well: patterns close theirs.

@@ -20,16 +20,14 @@ use std::{
 
 use tokio::io::ReadBuf;
 
+use self::session::Session;
 pub use self::{
     registry::{ClientHandle, Clients},
     socket::Socket,
 };
-use self::session::Session;
 use crate::{
     engine::{self, Flow, Turn},
-    resp::{
-        request::{Limits, Parser, Step},
-    },
+    resp::request::{Limits, Parser, Step},
     upstream::{Link, Lost},
     worker::Worker,
 };
@@ -73,7 +71,9 @@ impl Client {
         let active = worker.active();
         let open = active.credentials.local_password.is_none();
         let limits = if open {
-            Limits::new(usize::try_from(active.config.sidecar.max_bulk_size.0).unwrap_or(usize::MAX))
+            Limits::new(
+                usize::try_from(active.config.sidecar.max_bulk_size.0).unwrap_or(usize::MAX),
+            )
         } else {
             Limits::unauthenticated()
         };
@@ -93,7 +93,10 @@ impl Client {
         let end = poll_fn(|cx| self.poll(cx)).await;
         if matches!(end, End::SlowReader) {
             self.worker.counters.slow_readers.inc();
-            tracing::warn!(client = self.handle.id, "closed a client that does not read its replies");
+            tracing::warn!(
+                client = self.handle.id,
+                "closed a client that does not read its replies"
+            );
         }
         engine::closed(&self);
         self.worker.shared.clients.remove(self.handle.id);
@@ -109,7 +112,9 @@ impl Client {
     /// Fills the place of a reply. The bytes leave with [`Worker::flush_dirty`].
     #[inline]
     pub fn complete(self: &Rc<Self>, number: u64, write: impl FnOnce(&mut Vec<u8>, &Worker)) {
-        self.session.borrow_mut().complete(number, |out| write(out, &self.worker));
+        self.session
+            .borrow_mut()
+            .complete(number, |out| write(out, &self.worker));
         self.worker.mark_dirty(self);
     }
 
@@ -169,7 +174,10 @@ impl Client {
 
     fn keep_waker(&self, cx: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        if !waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
             *waker = Some(cx.waker().clone());
             self.handle.set_waker(cx.waker().clone());
         }
@@ -309,9 +317,13 @@ fn run_command(turn: &Turn<'_>, session: &mut Session, parser: &Parser, frame: &
 /// Whether the client may run its next command now.
 fn may_go_on(session: &Session) -> bool {
     !session.closing
+        && session.orphaned.is_none()
         && session.unanswered() < MAX_UNANSWERED
         && session.out.len() <= SOFT_OUTPUT
-        && !session.pinned.as_ref().is_some_and(engine::pinned::Pinned::blocks)
+        && !session
+            .pinned
+            .as_ref()
+            .is_some_and(engine::pinned::Pinned::blocks)
 }
 
 fn keep_rest(session: &mut Session, mut input: Vec<u8>, used: usize) {

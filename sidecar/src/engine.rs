@@ -26,9 +26,7 @@ use crate::{
         Client,
         session::{ReplyMode, Session},
     },
-    command::{
-        self, Allowed, Class, CommandId, CommandSpec, CommandTable, Local, Resolved,
-    },
+    command::{self, Allowed, Class, CommandId, CommandSpec, CommandTable, Local, Resolved},
     metrics::Outcome,
     state::Active,
     worker::Worker,
@@ -73,7 +71,12 @@ impl<'a> Turn<'a> {
     /// The context of one batch.
     pub fn new(client: &'a Rc<Client>) -> Self {
         let worker = &client.worker;
-        Self { client, worker, active: worker.active(), commands: worker.commands() }
+        Self {
+            client,
+            worker,
+            active: worker.active(),
+            commands: worker.commands(),
+        }
     }
 
     /// What the configuration permits.
@@ -81,7 +84,9 @@ impl<'a> Turn<'a> {
         let allow = &self.active.config.sidecar.allow_commands;
         Allowed {
             prefix: self.active.prefix.is_some(),
-            dangerous: allow.iter().any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(name)),
+            dangerous: allow
+                .iter()
+                .any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(name)),
         }
     }
 }
@@ -96,7 +101,11 @@ pub fn handle(turn: &Turn<'_>, session: &mut Session, args: &[&[u8]], raw: Optio
     let spec = match turn.commands.resolve(args) {
         Resolved::Command(spec) => spec,
         // Ours to refuse.
-        Resolved::UnknownSubcommand(spec) if matches!(spec.id(), CommandId::Client | CommandId::Command) => spec,
+        Resolved::UnknownSubcommand(spec)
+            if matches!(spec.id(), CommandId::Client | CommandId::Command) =>
+        {
+            spec
+        }
         // Redis answers what it does not know, in its own words.
         Resolved::UnknownSubcommand(_) | Resolved::Unknown => {
             if is_web_request(args[0]) {
@@ -168,7 +177,10 @@ fn is_web_request(name: &[u8]) -> bool {
 }
 
 fn hang_up(turn: &Turn<'_>, session: &mut Session) -> Flow {
-    tracing::warn!(client = turn.client.handle.id, "an HTTP request came to the Redis port; the connection was closed");
+    tracing::warn!(
+        client = turn.client.handle.id,
+        "an HTTP request came to the Redis port; the connection was closed"
+    );
     turn.worker.counters.protocol_errors.inc();
     session.closing = true;
     Flow::Done
@@ -193,5 +205,8 @@ pub fn key_hash(key: &[u8]) -> u64 {
 }
 
 fn works_before_auth(id: CommandId) -> bool {
-    matches!(id, CommandId::Auth | CommandId::Hello | CommandId::Quit | CommandId::Reset)
+    matches!(
+        id,
+        CommandId::Auth | CommandId::Hello | CommandId::Quit | CommandId::Reset
+    )
 }

@@ -3,17 +3,17 @@
 pub mod args;
 pub mod run;
 
-pub mod listener;
 pub mod client;
-pub mod resp;
 pub mod command;
 pub mod engine;
-pub mod tier;
+pub mod listener;
+pub mod resp;
 pub mod store;
+pub mod tier;
 pub mod upstream;
 
-pub mod clock;
 pub mod admin;
+pub mod clock;
 pub mod config;
 pub mod control;
 pub mod http;

@@ -32,8 +32,14 @@ impl Accepted {
     /// Registers the socket with the current event loop.
     pub fn into_socket(self) -> io::Result<(Socket, Arc<ClientHandle>)> {
         Ok(match self {
-            Self::Tcp(stream, handle) => (Socket::Tcp(tokio::net::TcpStream::from_std(stream)?), handle),
-            Self::Unix(stream, handle) => (Socket::Unix(tokio::net::UnixStream::from_std(stream)?), handle),
+            Self::Tcp(stream, handle) => (
+                Socket::Tcp(tokio::net::TcpStream::from_std(stream)?),
+                handle,
+            ),
+            Self::Unix(stream, handle) => (
+                Socket::Unix(tokio::net::UnixStream::from_std(stream)?),
+                handle,
+            ),
         })
     }
 }
@@ -49,7 +55,11 @@ pub struct Dealer {
 impl Dealer {
     /// A dealer for these loops.
     pub fn new(shared: Arc<Shared>, loops: Vec<mpsc::Sender<Accepted>>) -> Self {
-        Self { shared, loops, next: Arc::default() }
+        Self {
+            shared,
+            loops,
+            next: Arc::default(),
+        }
     }
 
     async fn deal(&self, accepted: Accepted) {
@@ -112,12 +122,20 @@ impl Dealer {
         }
     }
 
-    fn admit(&self, peer: Option<std::net::SocketAddr>, local: Option<std::net::SocketAddr>) -> Option<Arc<ClientHandle>> {
+    fn admit(
+        &self,
+        peer: Option<std::net::SocketAddr>,
+        local: Option<std::net::SocketAddr>,
+    ) -> Option<Arc<ClientHandle>> {
         let max = self.shared.active().config.sidecar.max_clients;
         let handle = self.shared.clients.add(peer, local, max);
         // The accepting thread is the only writer of this counter's loop slot.
         let counters = &self.shared.counters_of_listener;
-        if handle.is_some() { counters.connections.inc() } else { counters.rejected.inc() }
+        if handle.is_some() {
+            counters.connections.inc();
+        } else {
+            counters.rejected.inc();
+        }
         handle
     }
 }

@@ -42,6 +42,7 @@ fn main() -> ExitCode {
     };
     match run::run(loaded, announce) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error @ run::RunError::Tls(_)) => fail(MISCONFIGURED, &error),
         Err(error) => fail(FAILED, &error),
     }
 }
@@ -64,12 +65,28 @@ fn greet(active: &Active, listen: &Listen) {
         .rules()
         .iter()
         .map(|rule| {
-            let ttl = rule.ttl.map_or("-".to_owned(), |ttl| policy::Span(ttl).to_string());
-            format!("    {:<20} {:<44} {:?}, ttl {ttl}", rule.name, rule.pattern.as_str(), rule.cache)
+            let ttl = rule
+                .ttl
+                .map_or("-".to_owned(), |ttl| policy::Span(ttl).to_string());
+            format!(
+                "    {:<20} {:<44} {:?}, ttl {ttl}",
+                rule.name,
+                rule.pattern.as_str(),
+                rule.cache
+            )
         })
         .collect();
-    let key = active.policy.rules().first().map_or("greeting".to_owned(), |rule| example_key(rule.pattern.as_str()));
-    let redis = listen.redis.first().map_or(6379, std::net::SocketAddr::port);
+    let key = active
+        .policy
+        .rules()
+        .first()
+        .map_or("greeting".to_owned(), |rule| {
+            example_key(rule.pattern.as_str())
+        });
+    let redis = listen
+        .redis
+        .first()
+        .map_or(6379, std::net::SocketAddr::port);
     let http = listen.http;
     let text = format!(
         "
@@ -86,8 +103,16 @@ fn greet(active: &Active, listen: &Listen) {
 
   metrics on http://{admin}/metrics, state on /state; Ctrl-C ends it
 ",
-        tier = if config.tier.is_empty() { "no CacheTier" } else { &config.tier },
-        rules = if rules.is_empty() { "    none: keys are passed through".to_owned() } else { rules.join("\n") },
+        tier = if config.tier.is_empty() {
+            "no CacheTier"
+        } else {
+            &config.tier
+        },
+        rules = if rules.is_empty() {
+            "    none: keys are passed through".to_owned()
+        } else {
+            rules.join("\n")
+        },
         admin = format_args!("127.0.0.1:{}", listen.admin.port()),
     );
     let _ = std::io::stdout().write_all(text.as_bytes());

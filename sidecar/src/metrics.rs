@@ -34,7 +34,9 @@ impl Counter {
 }
 
 /// Upper bounds of the latency buckets, in microseconds; the last bucket has none.
-pub const BUCKETS_US: [u64; 11] = [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 1_000_000];
+pub const BUCKETS_US: [u64; 11] = [
+    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 1_000_000,
+];
 
 /// A latency histogram with one writing thread.
 #[derive(Debug, Default)]
@@ -50,7 +52,10 @@ impl Histogram {
     #[inline]
     pub fn observe(&self, ns: u64, times: u64) {
         let us = ns / 1_000;
-        let bucket = BUCKETS_US.iter().position(|bound| us <= *bound).unwrap_or(BUCKETS_US.len());
+        let bucket = BUCKETS_US
+            .iter()
+            .position(|bound| us <= *bound)
+            .unwrap_or(BUCKETS_US.len());
         self.buckets[bucket].add(times);
         self.sum_ns.add(ns.saturating_mul(times));
     }
@@ -86,7 +91,13 @@ pub enum Flush {
 }
 
 /// Labels of [`Flush`], in the order of its numbers.
-pub const FLUSHES: [&str; 5] = ["link_lost", "server_flush", "doubt", "unknown_write", "policy_change"];
+pub const FLUSHES: [&str; 5] = [
+    "link_lost",
+    "server_flush",
+    "doubt",
+    "unknown_write",
+    "policy_change",
+];
 
 /// Per command of the table, by its number there.
 #[derive(Debug, Default)]

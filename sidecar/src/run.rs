@@ -9,10 +9,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::Ordering::Release,
-    },
+    sync::{Arc, atomic::Ordering::Release},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -86,12 +83,23 @@ pub fn run(loaded: Loaded, announce: impl FnOnce(&Active, &Listen)) -> Result<()
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|source| RunError::System { what: "the control thread's event loop", source })?;
+        .map_err(|source| RunError::System {
+            what: "the control thread's event loop",
+            source,
+        })?;
     runtime.block_on(control_thread(loaded, announce))
 }
 
-async fn control_thread(loaded: Loaded, announce: impl FnOnce(&Active, &Listen)) -> Result<(), RunError> {
-    let Loaded { active, mut listen, source, .. } = loaded;
+async fn control_thread(
+    loaded: Loaded,
+    announce: impl FnOnce(&Active, &Listen),
+) -> Result<(), RunError> {
+    let Loaded {
+        active,
+        mut listen,
+        source,
+        ..
+    } = loaded;
     let mut signals = Signals::new()?;
     raise_open_files(active.config.sidecar.max_clients);
     // Before anything is bound: a certificate that cannot be read is a matter of configuration.
@@ -111,7 +119,11 @@ async fn control_thread(loaded: Loaded, announce: impl FnOnce(&Active, &Listen))
     let mut control = JoinSet::new();
     control.spawn(admin::serve(bound.admin, Arc::clone(&shared)));
     let opener = dealer.clone();
-    control.spawn(http::serve(bound.http, move || opener.open_pair(), Arc::clone(&shared)));
+    control.spawn(http::serve(
+        bound.http,
+        move || opener.open_pair(),
+        Arc::clone(&shared),
+    ));
     control.spawn(config::watch(Arc::clone(&shared), source));
     control.spawn(control::run(Arc::clone(&shared), dial));
     shared.ready.store(true, Release);
@@ -144,7 +156,12 @@ async fn bind(listen: &mut Listen) -> Result<Bound, RunError> {
     listen.http = http.local_addr().unwrap_or(listen.http);
     listen.admin = admin.local_addr().unwrap_or(listen.admin);
     let unix = listen.unix_socket.as_ref().map(bind_unix).transpose()?;
-    Ok(Bound { redis, unix, http, admin })
+    Ok(Bound {
+        redis,
+        unix,
+        http,
+        admin,
+    })
 }
 
 /// The first address must be had; others are `::1`, which not every machine has.
@@ -173,10 +190,19 @@ async fn bind_redis(addresses: &mut Vec<SocketAddr>) -> Result<Vec<TcpListener>,
     Ok(listeners)
 }
 
-async fn bind_tcp(what: &'static str, flag: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
+async fn bind_tcp(
+    what: &'static str,
+    flag: &'static str,
+    address: SocketAddr,
+) -> Result<TcpListener, RunError> {
     TcpListener::bind(address)
         .await
-        .map_err(|source| RunError::Bind { what, address: address.to_string(), flag, source })
+        .map_err(|source| RunError::Bind {
+            what,
+            address: address.to_string(),
+            flag,
+            source,
+        })
 }
 
 /// A socket file that nobody serves any longer is replaced.
@@ -188,7 +214,9 @@ fn bind_unix(path: &PathBuf) -> Result<UnixListener, RunError> {
         flag: "--unix-socket",
         source,
     };
-    if path.exists() && UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) {
+    if path.exists()
+        && UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
+    {
         std::fs::remove_file(path).map_err(failed)?;
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
@@ -224,19 +252,28 @@ fn raise_open_files(clients: u32) {
 
 // === event loops ===
 
-fn start_loop(shared: &Arc<Shared>, index: usize, receiver: mpsc::Receiver<Accepted>) -> Result<JoinHandle<()>, RunError> {
+fn start_loop(
+    shared: &Arc<Shared>,
+    index: usize,
+    receiver: mpsc::Receiver<Accepted>,
+) -> Result<JoinHandle<()>, RunError> {
     let shared = Arc::clone(shared);
     std::thread::Builder::new()
         .name(format!("loop-{index}"))
         .spawn(move || {
-            let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            let runtime = Builder::new_current_thread()
+                .enable_all()
+                .build_local(LocalOptions::default());
             match (runtime, Worker::new(&shared, index)) {
                 (Ok(runtime), Ok(worker)) => runtime.block_on(event_loop(worker, receiver)),
                 (Err(error), _) => tracing::error!(%error, "failed to start an event loop"),
                 (_, Err(error)) => tracing::error!(%error, "failed to start an event loop"),
             }
         })
-        .map_err(|source| RunError::System { what: "an event loop's thread", source })
+        .map_err(|source| RunError::System {
+            what: "an event loop's thread",
+            source,
+        })
 }
 
 async fn event_loop(worker: Rc<Worker>, mut accepted: mpsc::Receiver<Accepted>) {
@@ -270,9 +307,18 @@ async fn event_loop(worker: Rc<Worker>, mut accepted: mpsc::Receiver<Accepted>) 
 
 /// A connection of the control plane, made the way the data path makes its own.
 async fn dial(active: Arc<Active>) -> Result<Stream, DialError> {
-    let endpoint = endpoint(&active).map_err(DialError::Tls)?.ok_or(DialError::NoRedis)?;
-    let handshake = Handshake { proto: Proto::Resp2, db: 0, tracking: false };
-    let connected = endpoint.connect(handshake).await.map_err(DialError::Connect)?;
+    let endpoint = endpoint(&active)
+        .map_err(DialError::Tls)?
+        .ok_or(DialError::NoRedis)?;
+    let handshake = Handshake {
+        proto: Proto::Resp2,
+        db: 0,
+        tracking: false,
+    };
+    let connected = endpoint
+        .connect(handshake)
+        .await
+        .map_err(DialError::Connect)?;
     Ok(connected.stream)
 }
 
@@ -295,7 +341,10 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self, RunError> {
-        let failed = |source| RunError::System { what: "signal handlers", source };
+        let failed = |source| RunError::System {
+            what: "signal handlers",
+            source,
+        };
         Ok(Self {
             terminate: signal(SignalKind::terminate()).map_err(failed)?,
             interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
@@ -325,7 +374,10 @@ async fn drain(shared: &Shared, signals: &mut Signals) {
     }
     let left = shared.clients.len();
     if left > 0 {
-        tracing::warn!(clients = left, "the drain's deadline has passed: closing connections with commands under way");
+        tracing::warn!(
+            clients = left,
+            "the drain's deadline has passed: closing connections with commands under way"
+        );
         for client in shared.clients.all() {
             client.kill();
         }

@@ -154,12 +154,25 @@ impl Budget {
     fn of(config: &SidecarConfig) -> Self {
         let memory = config.local.memory.0;
         if config.upstream.is_none() {
-            return Self { tier: 0, store: memory, local_only: 0 };
+            return Self {
+                tier: 0,
+                store: memory,
+                local_only: 0,
+            };
         }
         let quarter = |wanted: bool| if wanted { memory / 4 } else { 0 };
         let store = quarter(config.resilience.when_unavailable == WhenUnavailable::Memory);
-        let local_only = quarter(config.rules.iter().any(|rule| rule.cache == CacheMode::LocalOnly));
-        Self { tier: memory - store - local_only, store, local_only }
+        let local_only = quarter(
+            config
+                .rules
+                .iter()
+                .any(|rule| rule.cache == CacheMode::LocalOnly),
+        );
+        Self {
+            tier: memory - store - local_only,
+            store,
+            local_only,
+        }
     }
 }
 
@@ -182,7 +195,9 @@ impl Shared {
             clients: Clients::default(),
             counters: (0..threads).map(|_| Arc::default()).collect(),
             rule_totals: Mutex::default(),
-            beats: (0..threads).map(|_| AtomicU64::new(Tick::now().millis())).collect(),
+            beats: (0..threads)
+                .map(|_| AtomicU64::new(Tick::now().millis()))
+                .collect(),
             counters_of_listener: LoopCounters::default(),
             upstream,
             ready: AtomicBool::new(false),
@@ -207,16 +222,23 @@ impl Shared {
     pub fn activate(&self, active: Active) {
         let mut totals = self.rule_totals.lock();
         totals.change(&self.counters, &self.active.load().policy, &active.policy);
+        let budget = Budget::of(&active.config);
         self.active.store(Arc::new(active));
         drop(totals);
         self.version.fetch_add(1, AcqRel);
         self.tier.flush();
+        self.tier.resize(budget.tier);
+        self.store.lock().set_limit(budget.store);
+        self.local_only.lock().set_limit(budget.local_only);
     }
 
     /// One counter over all loops and the thread that accepts.
     pub fn sum(&self, of: impl Fn(&LoopCounters) -> &Counter) -> u64 {
         let loops = self.counters.iter().map(AsRef::as_ref);
-        loops.chain([&self.counters_of_listener]).map(|counters| of(counters).get()).sum()
+        loops
+            .chain([&self.counters_of_listener])
+            .map(|counters| of(counters).get())
+            .sum()
     }
 
     /// What each rule in force has counted, in order.
@@ -235,7 +257,9 @@ impl Shared {
         let now = Tick::now().millis();
         let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         let silent = |beat: &AtomicU64| now.saturating_sub(beat.load(Relaxed)) > limit;
-        (0..self.beats.len()).filter(|index| silent(&self.beats[*index])).collect()
+        (0..self.beats.len())
+            .filter(|index| silent(&self.beats[*index]))
+            .collect()
     }
 
     /// Whether new work is refused because the process is about to end.

@@ -177,6 +177,13 @@ impl Store {
         Done::Answered { wrote, ready }
     }
 
+    /// Changes the bound; keys above it go with the next write.
+    pub fn set_limit(&mut self, limit_bytes: u64) {
+        self.keys.limit = usize::try_from(limit_bytes)
+            .unwrap_or(usize::MAX / 2)
+            .min(usize::MAX / 2);
+    }
+
     /// The figures of now.
     pub fn stats(&self) -> StoreStats {
         let databases = self

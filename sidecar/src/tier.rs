@@ -55,13 +55,14 @@ pub struct Tier {
     /// Databases that were read through the tier, as bits.
     databases: AtomicU64,
     evicted: AtomicU64,
-    max_bytes: u64,
+    max_bytes: AtomicU64,
 }
 
 /// Entries are found by the hash of database and key, and compared in full when read: of two keys
 /// with the same 64-bit hash only one is kept.
 struct Shard {
-    cache: unsync::Cache<u64, Kept, KeptWeighter, BuildHasherDefault<AlreadyHashed>, CountEvictions>,
+    cache:
+        unsync::Cache<u64, Kept, KeptWeighter, BuildHasherDefault<AlreadyHashed>, CountEvictions>,
     guards: Guards,
 }
 
@@ -140,11 +141,17 @@ pub struct TierStats {
 impl Tier {
     /// A tier of at most `max_bytes` for `threads` event loops.
     pub fn new(max_bytes: u64, threads: usize) -> Self {
-        let shards = if threads <= 1 { 1 } else { (threads * 4).next_power_of_two() };
+        let shards = if threads <= 1 {
+            1
+        } else {
+            (threads * 4).next_power_of_two()
+        };
         let hasher = RandomState::default();
         let per_shard = max_bytes / shards as u64;
         // Only sizes the list of ghosts and the first allocation.
-        let expected = usize::try_from(per_shard / 256).unwrap_or(usize::MAX).min(1 << 20);
+        let expected = usize::try_from(per_shard / 256)
+            .unwrap_or(usize::MAX)
+            .min(1 << 20);
         let options = OptionsBuilder::new()
             .estimated_items_capacity(expected.max(16))
             .weight_capacity(per_shard)
@@ -157,7 +164,10 @@ impl Tier {
                 BuildHasherDefault::default(),
                 CountEvictions,
             );
-            Mutex::new(Shard { cache, guards: Guards::default() })
+            Mutex::new(Shard {
+                cache,
+                guards: Guards::default(),
+            })
         };
         Self {
             shards: (0..shards).map(|_| shard()).collect(),
@@ -166,7 +176,19 @@ impl Tier {
             generation: AtomicU64::new(0),
             databases: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
-            max_bytes,
+            max_bytes: AtomicU64::new(max_bytes),
+        }
+    }
+
+    /// Changes the bound; entries above it are evicted now.
+    pub fn resize(&self, max_bytes: u64) {
+        if self.max_bytes.swap(max_bytes, Relaxed) != max_bytes {
+            for shard in &self.shards {
+                shard
+                    .lock()
+                    .cache
+                    .set_capacity(max_bytes / self.shards.len() as u64);
+            }
         }
     }
 
@@ -177,7 +199,13 @@ impl Tier {
 
     /// Answers `query` from a local entry, if there is one that may be served now.
     #[inline]
-    pub fn read(&self, at: Lookup<'_>, query: Query<'_>, now: Tick, reply: &mut Reply<'_>) -> Option<Hit> {
+    pub fn read(
+        &self,
+        at: Lookup<'_>,
+        query: Query<'_>,
+        now: Tick,
+        reply: &mut Reply<'_>,
+    ) -> Option<Hit> {
         let hash = self.hash(at.key);
         let shard = self.shard(hash);
         let kept = shard.cache.get(&hash.in_db(at.db))?;
@@ -185,7 +213,10 @@ impl Tier {
         if !self.may_serve(entry, at, now) || !query.answer(entry, now.millis(), reply) {
             return None;
         }
-        Some(Hit { rule: entry.rule(), touch: kept.is_due(now) })
+        Some(Hit {
+            rule: entry.rule(),
+            touch: kept.is_due(now),
+        })
     }
 
     /// Brings the entries of these keys into the CPU's cache. The loops are apart so that the
@@ -211,9 +242,9 @@ impl Tier {
             && now.millis() < entry.deadline_ms()
     }
 
-    /// Takes a token for a read of `key` that is about to be sent; `None` while a write of the key
+    /// Takes a token for a read of `key` that is about to be sent over `origin`'s link; `None` while a write of the key
     /// is in flight.
-    pub fn begin_fill(&self, at: Lookup<'_>) -> Option<FillToken> {
+    pub fn begin_fill(&self, at: Lookup<'_>, origin: Origin) -> Option<FillToken> {
         if at.db >= DATABASES {
             return None;
         }
@@ -221,7 +252,7 @@ impl Tier {
         let mut shard = self.shard(self.hash(at.key));
         // Under the lock: a push for this key that comes later must know where to look.
         self.databases.fetch_or(1 << at.db, Relaxed);
-        shard.guards.begin_fill(at, generation)
+        shard.guards.begin_fill(at, origin.link, generation)
     }
 
     /// Whether a reply to the read that holds this token would still be kept.
@@ -251,7 +282,9 @@ impl Tier {
         };
         let Some(entry) = entry else { return false };
         let mut evicted = Evicted::default();
-        shard.cache.insert_with_lifecycle(slot, Kept::new(entry), &mut evicted);
+        shard
+            .cache
+            .insert_with_lifecycle(slot, Kept::new(entry), &mut evicted);
         drop(shard);
         self.evicted.fetch_add(evicted.0, Relaxed);
         true
@@ -287,7 +320,7 @@ impl Tier {
     /// Figures for metrics and `PANNIER.STATS`.
     pub fn stats(&self) -> TierStats {
         let mut stats = TierStats {
-            max_bytes: self.max_bytes,
+            max_bytes: self.max_bytes.load(Relaxed),
             evicted: self.evicted.load(Relaxed),
             ..TierStats::default()
         };
@@ -304,7 +337,8 @@ impl Tier {
         let hash = self.hash(at.key);
         let shard = self.shard(hash);
         let kept = shard.cache.peek(&hash.in_db(at.db))?;
-        self.may_serve(&kept.entry, at, now).then(|| kept.entry.meta())
+        self.may_serve(&kept.entry, at, now)
+            .then(|| kept.entry.meta())
     }
 
     #[inline]
@@ -347,14 +381,18 @@ impl KeyHash {
     /// Where the key's entry of that database is kept.
     #[inline]
     fn in_db(self, db: u16) -> u64 {
-        self.0.wrapping_add(u64::from(db).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        self.0
+            .wrapping_add(u64::from(db).wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 }
 
 /// What is known after a second read of a key that is still cached: fields of a hash add up, and a
 /// length or a type does not displace a value.
 fn merge(old: &Entry, meta: Meta, key: &[u8], new: Body<'_>) -> Option<Entry> {
-    let meta = Meta { deadline_ms: meta.deadline_ms.min(old.deadline_ms()), ..meta };
+    let meta = Meta {
+        deadline_ms: meta.deadline_ms.min(old.deadline_ms()),
+        ..meta
+    };
     match (old.body(), new) {
         (Body::Hash(known), Body::Hash(read)) if !read.complete => {
             if known.complete {
@@ -378,7 +416,10 @@ fn merge(old: &Entry, meta: Meta, key: &[u8], new: Body<'_>) -> Option<Entry> {
 
 impl Kept {
     fn new(entry: Entry) -> Self {
-        Self { entry, touched: AtomicU32::new(seconds(Tick::now())) }
+        Self {
+            entry,
+            touched: AtomicU32::new(seconds(Tick::now())),
+        }
     }
 
     /// Whether Redis should be told that the key is in use; says so once per interval.

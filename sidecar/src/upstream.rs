@@ -84,7 +84,11 @@ impl LinkSet {
     /// The shared link for forwarded commands in that protocol version.
     pub fn plain(&self, worker: &Rc<Worker>, proto: Proto) -> &Rc<Link> {
         self.plain[index(proto)].get_or_init(|| {
-            let handshake = Handshake { proto, db: self.db, tracking: false };
+            let handshake = Handshake {
+                proto,
+                db: self.db,
+                tracking: false,
+            };
             Link::open(worker, Role::Plain, handshake)
         })
     }
@@ -93,7 +97,11 @@ impl LinkSet {
     pub fn tracked(&self, worker: &Rc<Worker>) -> &Rc<Link> {
         self.tracked.get_or_init(|| {
             let tracking = worker.wants_tracking();
-            let handshake = Handshake { proto: Proto::Resp3, db: self.db, tracking };
+            let handshake = Handshake {
+                proto: Proto::Resp3,
+                db: self.db,
+                tracking,
+            };
             Link::open(worker, Role::Tracked, handshake)
         })
     }
@@ -108,7 +116,15 @@ impl LinkSet {
             }
         };
         let link = spare.unwrap_or_else(|| {
-            Link::open(worker, Role::Pinned, Handshake { proto, db: self.db, tracking: false })
+            Link::open(
+                worker,
+                Role::Pinned,
+                Handshake {
+                    proto,
+                    db: self.db,
+                    tracking: false,
+                },
+            )
         });
         self.pinned.borrow_mut().push(Rc::clone(&link));
         link
@@ -118,7 +134,9 @@ impl LinkSet {
     pub fn unpin(&self, link: &Rc<Link>, clean: bool) {
         link.set_owner(None);
         link.patient.set(false);
-        self.pinned.borrow_mut().retain(|other| !Rc::ptr_eq(other, link));
+        self.pinned
+            .borrow_mut()
+            .retain(|other| !Rc::ptr_eq(other, link));
         let mut spare = self.spare[index(link.proto())].borrow_mut();
         if clean && link.is_up() && spare.len() < SPARE {
             spare.push(Rc::clone(link));
@@ -129,9 +147,17 @@ impl LinkSet {
 
     /// All links that were opened.
     pub fn links(&self) -> Vec<Rc<Link>> {
-        let shared = self.plain.iter().chain([&self.tracked]).filter_map(OnceCell::get);
+        let shared = self
+            .plain
+            .iter()
+            .chain([&self.tracked])
+            .filter_map(OnceCell::get);
         let spare = self.spare.iter().flat_map(|spare| spare.borrow().clone());
-        shared.cloned().chain(self.pinned.borrow().iter().cloned()).chain(spare).collect()
+        shared
+            .cloned()
+            .chain(self.pinned.borrow().iter().cloned())
+            .chain(spare)
+            .collect()
     }
 
     /// The tracked link, if it was opened.

@@ -60,7 +60,10 @@ pub struct Worker {
 
 impl Worker {
     /// The loop number `index`. Files that TLS needs are read now.
-    pub fn new(shared: &Arc<Shared>, index: usize) -> Result<Rc<Self>, crate::upstream::tls::TlsError> {
+    pub fn new(
+        shared: &Arc<Shared>,
+        index: usize,
+    ) -> Result<Rc<Self>, crate::upstream::tls::TlsError> {
         let active = shared.active();
         let endpoint = endpoint(&active)?.map(Rc::new);
         Ok(Rc::new(Self {
@@ -108,9 +111,13 @@ impl Worker {
         match endpoint(&active) {
             Ok(Some(endpoint)) => *self.endpoint.borrow_mut() = Some(Rc::new(endpoint)),
             Ok(None) => {}
-            Err(error) => tracing::error!(%error, "the old address and credentials of redis stay in use"),
+            Err(error) => {
+                tracing::error!(%error, "the old address and credentials of redis stay in use");
+            }
         }
         *self.active.borrow_mut() = (version, active);
+        // Reads that this loop began under the old rules carry their numbers.
+        self.shared.tier.flush();
     }
 
     /// The configuration in force.
@@ -158,13 +165,21 @@ impl Worker {
 
     /// Whether fields of hashes may expire on their own in Redis.
     pub fn expires_fields(&self) -> bool {
-        self.shared.upstream.expires_fields.load(std::sync::atomic::Ordering::Relaxed)
+        self.shared
+            .upstream
+            .expires_fields
+            .load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// The version that clients see: the server's, or that of the commands of memory mode.
     pub fn server_version(&self) -> String {
         let facts = self.shared.upstream.facts();
-        facts.server.split_whitespace().nth(1).unwrap_or("7.0.15").to_owned()
+        facts
+            .server
+            .split_whitespace()
+            .nth(1)
+            .unwrap_or("7.0.15")
+            .to_owned()
     }
 
     // === upstream ===
@@ -172,7 +187,11 @@ impl Worker {
     /// Where Redis is. Only links ask, and there are none without one.
     pub fn endpoint(&self) -> Rc<Endpoint> {
         let endpoint = self.endpoint.borrow();
-        Rc::clone(endpoint.as_ref().expect("links are only opened with an upstream"))
+        Rc::clone(
+            endpoint
+                .as_ref()
+                .expect("links are only opened with an upstream"),
+        )
     }
 
     /// Whether there is a Redis at all.
@@ -219,15 +238,21 @@ impl Worker {
         let address = self.endpoint().address();
         let before = self.shared.upstream.facts().connection;
         if before != Connection::Ready {
-            self.shared.upstream.update(|facts| facts.connection = Connection::Ready);
+            self.shared
+                .upstream
+                .update(|facts| facts.connection = Connection::Ready);
             tracing::info!(redis = address, "redis is connected and ready");
+        }
+        if link.role == Role::Plain {
             crate::engine::memory::redis_is_back(self);
         }
         if link.role != Role::Tracked {
             return;
         }
         let coherence = match (self.wants_tracking(), tracking_refused, &link.tier) {
-            (_, _, None) => CoherenceState::Degraded("too many links fill the local tier".to_owned()),
+            (_, _, None) => {
+                CoherenceState::Degraded("too many links fill the local tier".to_owned())
+            }
             (false, _, _) => CoherenceState::TtlOnly,
             (true, None, _) => CoherenceState::Tracking,
             (true, Some(why), _) => CoherenceState::Degraded(why.to_owned()),
@@ -242,8 +267,11 @@ impl Worker {
                 state => tracing::info!(?state, "the local tier is on"),
             }
         }
-        link.fills.set(!matches!(coherence, CoherenceState::Degraded(_)));
-        self.shared.upstream.update(|facts| facts.coherence = coherence);
+        link.fills
+            .set(!matches!(coherence, CoherenceState::Degraded(_)));
+        self.shared
+            .upstream
+            .update(|facts| facts.coherence = coherence);
         if link.fills.get() {
             self.prove(link);
         }
@@ -252,8 +280,13 @@ impl Worker {
     /// A link has lost its connection, or did not get one.
     pub fn link_went_down(&self, link: &Link, lost: &Lost) {
         if link.role == Role::Tracked {
-            self.counters.flushes[Flush::LinkLost as usize].inc();
-            link.fills.set(false);
+            // Once per connection that was lost, not per attempt to get a new one.
+            if link.fills.replace(false) {
+                self.counters.flushes[Flush::LinkLost as usize].inc();
+                self.shared
+                    .upstream
+                    .update(|facts| facts.coherence = CoherenceState::Idle);
+            }
         }
         if link.role == Role::Pinned || *lost == Lost::Closed {
             return;
@@ -264,7 +297,8 @@ impl Worker {
         }
         if matches!(link.status(), Status::Down(_) | Status::NoDatabase) {
             let why = lost.to_string();
-            let memory = self.active().config.resilience.when_unavailable == WhenUnavailable::Memory;
+            let memory =
+                self.active().config.resilience.when_unavailable == WhenUnavailable::Memory;
             let mut changed = false;
             self.shared.upstream.update(|facts| {
                 let now = Connection::Unavailable(why.clone());
@@ -290,7 +324,10 @@ impl Worker {
             return;
         }
         let active = self.active();
-        let prefix = active.prefix.as_ref().map_or(b"".as_slice(), |prefix| prefix.raw());
+        let prefix = active
+            .prefix
+            .as_ref()
+            .map_or(b"".as_slice(), |prefix| prefix.raw());
         let key = [prefix, PROOF_KEY].concat();
         link.send(Target::Proof(Tick::now()), false, |out| {
             crate::resp::write::command(out, &[b"EXISTS", &key]);
@@ -388,7 +425,10 @@ impl Worker {
             return;
         }
         let active = self.active();
-        let prefix = active.prefix.as_ref().map_or(b"".as_slice(), |prefix| prefix.raw());
+        let prefix = active
+            .prefix
+            .as_ref()
+            .map_or(b"".as_slice(), |prefix| prefix.raw());
         for (db, key) in touches {
             let Some(set) = self.links(db) else { continue };
             let link = set.plain(self, crate::resp::Proto::Resp3);
@@ -405,7 +445,9 @@ impl Worker {
 
 /// Where Redis is, according to the configuration; files that TLS needs are read.
 pub fn endpoint(active: &Active) -> Result<Option<Endpoint>, crate::upstream::tls::TlsError> {
-    let Some(upstream) = &active.config.upstream else { return Ok(None) };
+    let Some(upstream) = &active.config.upstream else {
+        return Ok(None);
+    };
     let tls = match &upstream.tls {
         Some(tls) => Some(TlsSettings::read(tls, &upstream.host, &active.credentials)?),
         None => None,

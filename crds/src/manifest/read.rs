@@ -61,6 +61,12 @@ pub fn text(path: &Path) -> Result<String, LoadError> {
 /// The documents of a text. Nothing can be read after one that is not YAML.
 pub fn documents(text: &str) -> Vec<Result<Value, String>> {
     let mut documents = Vec::new();
+    // The time to read nested brackets grows with the square of their depth.
+    if let Some(line) = policy::read::too_deep(text) {
+        return vec![Err(format!(
+            "is nested too deeply in line {line}: close the `[` and `{{`"
+        ))];
+    }
     for document in serde_yaml::Deserializer::from_str(text) {
         // By way of a YAML value: it refuses a field that is there twice.
         let value = serde_yaml::Value::deserialize(document)

@@ -21,7 +21,9 @@ pub fn warm(tier: &Tier, db: u16, buffer: &[u8]) -> usize {
     let mut keys: SmallVec<[&[u8]; GROUP]> = SmallVec::new();
     let mut at = 0;
     while keys.len() < GROUP {
-        let Some((key, len)) = get(&buffer[at..]) else { break };
+        let Some((key, len)) = get(&buffer[at..]) else {
+            break;
+        };
         keys.push(key);
         at += len;
     }
@@ -59,7 +61,8 @@ mod tests {
 
     #[test]
     fn only_complete_gets_are_looked_at() {
-        let wire = b"*2\r\n$3\r\nget\r\n$2\r\nk1\r\n*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n*1\r\n$4\r\nPING\r\n";
+        let wire =
+            b"*2\r\n$3\r\nget\r\n$2\r\nk1\r\n*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n*1\r\n$4\r\nPING\r\n";
         let (key, len) = get(wire).unwrap();
         assert_eq!(key, b"k1");
         assert_eq!(get(&wire[len..]).unwrap().0, b"key");
@@ -67,6 +70,9 @@ mod tests {
             assert_eq!(get(&wire[..end]), None, "cut at {end}");
         }
         assert_eq!(get(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n"), None);
-        assert_eq!(get(b"*2\r\n$3\r\nGET\r\n$99999999999999999999\r\nk\r\n"), None);
+        assert_eq!(
+            get(b"*2\r\n$3\r\nGET\r\n$99999999999999999999\r\nk\r\n"),
+            None
+        );
     }
 }

@@ -66,12 +66,18 @@ pub struct Clients {
 
 impl Clients {
     /// Registers a connection; `None` if there are `max` already.
-    pub fn add(&self, peer: Option<SocketAddr>, local: Option<SocketAddr>, max: u32) -> Option<Arc<ClientHandle>> {
+    pub fn add(
+        &self,
+        peer: Option<SocketAddr>,
+        local: Option<SocketAddr>,
+        max: u32,
+    ) -> Option<Arc<ClientHandle>> {
         if self.count.fetch_add(1, AcqRel) >= max as usize {
             self.count.fetch_sub(1, AcqRel);
             return None;
         }
-        let text = |addr: Option<SocketAddr>| addr.map_or_else(|| "unix:0".to_owned(), |a| a.to_string());
+        let text =
+            |addr: Option<SocketAddr>| addr.map_or_else(|| "unix:0".to_owned(), |a| a.to_string());
         let handle = Arc::new(ClientHandle {
             id: self.next.fetch_add(1, Relaxed) + 1,
             addr: text(peer),
@@ -174,7 +180,11 @@ impl ClientHandle {
             Proto::Resp2 => 2,
             Proto::Resp3 => 3,
         };
-        let flags = if info.flags.is_empty() { "N" } else { info.flags };
+        let flags = if info.flags.is_empty() {
+            "N"
+        } else {
+            info.flags
+        };
         let mut line = String::new();
         let _ = write!(
             line,
@@ -186,7 +196,11 @@ impl ClientHandle {
             self.laddr,
             info.name,
             info.db,
-            if info.command.is_empty() { "NULL" } else { &info.command },
+            if info.command.is_empty() {
+                "NULL"
+            } else {
+                &info.command
+            },
             info.lib_name,
             info.lib_ver,
         );

@@ -9,7 +9,10 @@ use std::{collections::VecDeque, rc::Rc};
 
 use crate::{
     command::CommandId,
-    engine::{memory::Subscriptions, pinned::Pinned},
+    engine::{
+        memory::{Names, Subscriptions},
+        pinned::Pinned,
+    },
     resp::{
         Proto,
         request::{Limits, Parser},
@@ -94,6 +97,9 @@ pub struct Session {
     pub pinned: Option<Pinned>,
     /// A pinned link that is not connected yet.
     pub pinning: Option<Rc<Link>>,
+    /// What a subscriber listened to whose connection to Redis broke, until it is known whether
+    /// memory mode takes over.
+    pub orphaned: Option<Names>,
     /// Channels of memory mode.
     pub subscriptions: Option<Box<Subscriptions>>,
     /// Bytes of a command that is not complete yet.
@@ -125,6 +131,7 @@ impl Session {
             first: 0,
             pinned: None,
             pinning: None,
+            orphaned: None,
             subscriptions: None,
             input: Vec::new(),
             need: 0,
@@ -144,15 +151,17 @@ impl Session {
 
     /// Whether a command on that lane is unanswered.
     pub fn unanswered_on(&self, lane: Lane) -> bool {
-        self.slots.iter().any(|slot| slot.lane == lane && slot.reply.is_none())
+        self.slots
+            .iter()
+            .any(|slot| slot.lane == lane && slot.reply.is_none())
     }
 
     /// Whether a command on that lane must wait for earlier ones on other lanes.
     #[inline]
     pub fn must_wait(&self, lane: Lane, touches: Touches) -> bool {
-        self.slots.iter().any(|slot| {
-            slot.reply.is_none() && slot.lane != lane && slot.touches.overlaps(touches)
-        })
+        self.slots
+            .iter()
+            .any(|slot| slot.reply.is_none() && slot.lane != lane && slot.touches.overlaps(touches))
     }
 
     /// The only lane of all unanswered commands that overlap; `None` if there are several or none.
@@ -170,7 +179,12 @@ impl Session {
     #[inline]
     pub fn reserve(&mut self, lane: Lane, touches: Touches) -> u64 {
         let muted = self.is_muted();
-        self.slots.push_back(Slot { lane, touches, muted, reply: None });
+        self.slots.push_back(Slot {
+            lane,
+            touches,
+            muted,
+            reply: None,
+        });
         self.first + self.slots.len() as u64 - 1
     }
 
@@ -193,7 +207,9 @@ impl Session {
     #[inline]
     pub fn complete(&mut self, number: u64, write: impl FnOnce(&mut Vec<u8>)) {
         let at = usize::try_from(number.wrapping_sub(self.first)).unwrap_or(usize::MAX);
-        let Some(slot) = self.slots.get_mut(at) else { return };
+        let Some(slot) = self.slots.get_mut(at) else {
+            return;
+        };
         if at > 0 {
             let mut bytes = Vec::new();
             write(&mut bytes);
@@ -207,7 +223,12 @@ impl Session {
         }
         self.slots.pop_front();
         self.first += 1;
-        while let Some(Slot { reply: Some(bytes), muted, .. }) = self.slots.front() {
+        while let Some(Slot {
+            reply: Some(bytes),
+            muted,
+            ..
+        }) = self.slots.front()
+        {
             if !muted {
                 self.out.extend_from_slice(bytes);
             }
@@ -257,7 +278,10 @@ mod tests {
         let write = session.reserve(Lane::Plain, Touches::Key(1));
         assert!(session.must_wait(Lane::Tracked, Touches::Key(1)));
         assert!(session.must_wait(Lane::Local, Touches::Anything));
-        assert!(!session.must_wait(Lane::Plain, Touches::Key(1)), "the same way keeps order");
+        assert!(
+            !session.must_wait(Lane::Plain, Touches::Key(1)),
+            "the same way keeps order"
+        );
         assert!(!session.must_wait(Lane::Tracked, Touches::Key(2)));
         assert_eq!(session.lane_of(Touches::Key(1)), Some(Lane::Plain));
         session.complete(write, |_| {});

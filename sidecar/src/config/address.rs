@@ -113,7 +113,11 @@ impl Flags {
 
 /// The same port on `127.0.0.1` and `::1`; another loopback address stands alone.
 fn both(first: SocketAddr) -> Vec<SocketAddr> {
-    if first.ip() == V4 { vec![first, (V6, first.port()).into()] } else { vec![first] }
+    if first.ip() == V4 {
+        vec![first, (V6, first.port()).into()]
+    } else {
+        vec![first]
+    }
 }
 
 fn loopback(place: &str, text: &str, problems: &mut Problems) -> Option<[SocketAddr; 1]> {

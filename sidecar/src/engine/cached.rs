@@ -1,13 +1,9 @@
 //! Cacheable reads: from the local tier, or over the tracked link with a fill.
 
-
-
 use policy::{config::CacheMode, matcher::RuleId};
 use smallvec::SmallVec;
 
-use super::{
-    Flow, Request, Turn, flight, forward, key_hash,
-};
+use super::{Flow, Request, Turn, flight, forward, key_hash};
 use crate::{
     client::session::{Lane, Session, Touches},
     command::CommandId,
@@ -59,7 +55,10 @@ fn behind(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, touches:
 /// Answers from the local tier, if it can.
 #[inline]
 pub fn hit(worker: &Worker, session: &mut Session, key: &[u8], query: Query<'_>) -> bool {
-    let at = Lookup { db: session.db, key };
+    let at = Lookup {
+        db: session.db,
+        key,
+    };
     let now = worker.now();
     let Some(hit) = session.reply(|reply| worker.shared.tier.read(at, query, now, reply)) else {
         return false;
@@ -72,7 +71,13 @@ pub fn hit(worker: &Worker, session: &mut Session, key: &[u8], query: Query<'_>)
     true
 }
 
-fn miss(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, query: Query<'_>, touches: Touches) -> Flow {
+fn miss(
+    turn: &Turn<'_>,
+    session: &mut Session,
+    request: Request<'_>,
+    query: Query<'_>,
+    touches: Touches,
+) -> Flow {
     let key = request.args[1];
     let Some(rule) = cacheable(turn, key) else {
         return forward::forward(turn, session, request);
@@ -102,8 +107,11 @@ fn read_many(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Fl
     if hit_many(turn.worker, session, keys) {
         return Flow::Done;
     }
-    let rules: Option<SmallVec<[RuleId; 8]>> = keys.iter().map(|key| cacheable(turn, key)).collect();
-    let Some(rules) = rules else { return forward::forward(turn, session, request) };
+    let rules: Option<SmallVec<[RuleId; 8]>> =
+        keys.iter().map(|key| cacheable(turn, key)).collect();
+    let Some(rules) = rules else {
+        return forward::forward(turn, session, request);
+    };
     match flight::read_many(turn, session, &rules, keys) {
         Some(flow) => flow,
         None => forward::forward(turn, session, request),
@@ -118,7 +126,11 @@ fn hit_many(worker: &Worker, session: &mut Session, keys: &[&[u8]]) -> bool {
         let before = reply.out.len();
         reply.array(keys.len());
         for key in keys {
-            let Some(hit) = worker.shared.tier.read(Lookup { db, key }, Query::Get, now, reply) else {
+            let Some(hit) = worker
+                .shared
+                .tier
+                .read(Lookup { db, key }, Query::Get, now, reply)
+            else {
                 reply.out.truncate(before);
                 return false;
             };
@@ -134,4 +146,3 @@ fn hit_many(worker: &Worker, session: &mut Session, keys: &[&[u8]]) -> bool {
     }
     all
 }
-

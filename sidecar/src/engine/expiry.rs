@@ -4,7 +4,10 @@
 //! TTL (`INCR`, `HSET`, `MSET` …) is followed by `PEXPIRE key ttl NX` on the same connection, so
 //! that a TTL which the key already has stays as it is. Keys that no rule matches are left alone.
 
-use std::{borrow::Cow, time::{Duration, SystemTime, UNIX_EPOCH}};
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use policy::{compile::CompiledRule, ttl::effective_ttl};
 use smallvec::SmallVec;
@@ -43,14 +46,17 @@ impl std::ops::Deref for Adjusted {
 impl Change {
     /// The words of the changed command.
     pub fn apply<'a>(&self, args: &[&'a [u8]]) -> SmallVec<[Cow<'a, [u8]>; 8]> {
-        let mut words: SmallVec<[Cow<'a, [u8]>; 8]> = args.iter().map(|arg| Cow::Borrowed(*arg)).collect();
+        let mut words: SmallVec<[Cow<'a, [u8]>; 8]> =
+            args.iter().map(|arg| Cow::Borrowed(*arg)).collect();
         match self {
             Self::Nothing => {}
             Self::AppendPx(millis) => {
                 words.push(Cow::Borrowed(b"PX"));
                 words.push(Cow::Owned(millis.to_string().into_bytes()));
             }
-            Self::Replace(index, number) => words[*index] = Cow::Owned(number.to_string().into_bytes()),
+            Self::Replace(index, number) => {
+                words[*index] = Cow::Owned(number.to_string().into_bytes());
+            }
         }
         words
     }
@@ -67,7 +73,10 @@ enum Unit {
 
 /// Applies the rules of the written keys.
 pub fn adjust(turn: &Turn<'_>, request: Request<'_>, ruled: &Ruled) -> Adjusted {
-    let mut adjusted = Adjusted { change: Change::Nothing, follow: SmallVec::new() };
+    let mut adjusted = Adjusted {
+        change: Change::Nothing,
+        follow: SmallVec::new(),
+    };
     if ruled.managed.is_empty() {
         return adjusted;
     }
@@ -93,7 +102,10 @@ pub fn adjust(turn: &Turn<'_>, request: Request<'_>, ruled: &Ruled) -> Adjusted 
         _ => {
             for (index, rule, flags) in &ruled.managed {
                 // Commands that only take away leave nothing that could need a TTL.
-                if !flags.has(KeyFlags::INSERT) && !flags.has(KeyFlags::UPDATE) && !flags.has(KeyFlags::OW) {
+                if !flags.has(KeyFlags::INSERT)
+                    && !flags.has(KeyFlags::UPDATE)
+                    && !flags.has(KeyFlags::OW)
+                {
                     continue;
                 }
                 let rule = turn.active.policy.rule(*rule);
@@ -118,7 +130,10 @@ fn set(args: &[&[u8]], rule: &CompiledRule, random: u32) -> Change {
     if let Some((index, unit)) = ttl_option(args, 3) {
         return cap(args, index, unit, rule);
     }
-    let keeps = args.iter().skip(3).any(|arg| arg.eq_ignore_ascii_case(b"KEEPTTL"));
+    let keeps = args
+        .iter()
+        .skip(3)
+        .any(|arg| arg.eq_ignore_ascii_case(b"KEEPTTL"));
     match effective_ttl(None, rule, random) {
         Some(ttl) if !keeps && args.len() >= 3 => Change::AppendPx(millis(local(rule, ttl))),
         _ => Change::Nothing,
@@ -143,16 +158,26 @@ fn ttl_option(args: &[&[u8]], from: usize) -> Option<(usize, Unit)> {
 
 /// Cuts the TTL in `args[index]` to the cap. What is no positive number is left to Redis.
 fn cap(args: &[&[u8]], index: usize, unit: Unit, rule: &CompiledRule) -> Change {
-    let number = args.get(index).and_then(|arg| std::str::from_utf8(arg).ok()?.parse::<u64>().ok());
-    let (Some(number), Some(max)) = (number, rule.ttl_max) else { return Change::Nothing };
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let number = args
+        .get(index)
+        .and_then(|arg| std::str::from_utf8(arg).ok()?.parse::<u64>().ok());
+    let (Some(number), Some(max)) = (number, rule.ttl_max) else {
+        return Change::Nothing;
+    };
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let limit = match unit {
         Unit::Seconds => max.as_secs().max(1),
         Unit::Millis => millis(max),
         Unit::UnixSeconds => (since_epoch + max).as_secs(),
         Unit::UnixMillis => millis(since_epoch + max),
     };
-    if number > limit { Change::Replace(index, limit) } else { Change::Nothing }
+    if number > limit {
+        Change::Replace(index, limit)
+    } else {
+        Change::Nothing
+    }
 }
 
 /// A command that takes a TTL away: the cap remains.

@@ -30,7 +30,7 @@ use crate::{
         reply::{Value, is_error, is_null},
         write::{Reply, command},
     },
-    tier::{Body, Fields, FillToken, Lookup, Meta, Origin, Query},
+    tier::{Body, Fields, FillToken, Lookup, Meta, Origin, Query, TierLink},
     upstream::{Link, Lost, Status},
     worker::Worker,
 };
@@ -115,19 +115,30 @@ impl Question {
 
 /// Asks Redis on behalf of the local tier; `None` if that is not possible now and the command is
 /// to be forwarded instead.
-pub fn read(turn: &Turn<'_>, session: &mut Session, rule: RuleId, key: &[u8], query: Query<'_>, touches: Touches) -> Option<Flow> {
+pub fn read(
+    turn: &Turn<'_>,
+    session: &mut Session,
+    rule: RuleId,
+    key: &[u8],
+    query: Query<'_>,
+    touches: Touches,
+) -> Option<Flow> {
     let link = tracked(turn, session)?;
     if session.must_wait(Lane::Tracked, touches) {
         return Some(Flow::Wait);
     }
     let worker = turn.worker;
-    let at = Lookup { db: session.db, key };
+    let at = Lookup {
+        db: session.db,
+        key,
+    };
     let question = Question::of(query);
     let joined = join(turn, session, at, &question, touches);
     if joined {
         return Some(Flow::Done);
     }
-    let token = worker.shared.tier.begin_fill(at)?;
+    let origin = link.tier.as_ref().map(TierLink::origin)?;
+    let token = worker.shared.tier.begin_fill(at, origin)?;
     worker.counters.rules[usize::from(rule.0)].misses.inc();
     let flight = Rc::new(Flight {
         db: session.db,
@@ -135,8 +146,12 @@ pub fn read(turn: &Turn<'_>, session: &mut Session, rule: RuleId, key: &[u8], qu
         question: question.clone(),
         token,
         rule,
-        rule_name: turn.active.policy.get(rule).map(|rule| Arc::clone(&rule.name)),
-        origin: link.tier.as_ref().map(crate::tier::TierLink::origin).unwrap_or_default(),
+        rule_name: turn
+            .active
+            .policy
+            .get(rule)
+            .map(|rule| Arc::clone(&rule.name)),
+        origin,
         sent: Tick::now(),
         pttl: Cell::new(None),
         waiters: RefCell::new(vec![waiter(turn, session, touches)]),
@@ -145,25 +160,43 @@ pub fn read(turn: &Turn<'_>, session: &mut Session, rule: RuleId, key: &[u8], qu
     link.send(Target::FlightTtl(Rc::clone(&flight)), false, |out| {
         command(out, &[b"PTTL", &wire_key]);
     });
-    link.send(Target::FlightValue(Rc::clone(&flight)), false, |out| question.write(&wire_key, out));
-    worker.flights.borrow_mut().by_key.insert((session.db, key.into(), question), flight);
+    link.send(Target::FlightValue(Rc::clone(&flight)), false, |out| {
+        question.write(&wire_key, out);
+    });
+    worker
+        .flights
+        .borrow_mut()
+        .by_key
+        .insert((session.db, key.into(), question), flight);
     Some(Flow::Done)
 }
 
 /// Joins a read of the same key that was not overtaken.
-fn join(turn: &Turn<'_>, session: &mut Session, at: Lookup<'_>, question: &Question, touches: Touches) -> bool {
+fn join(
+    turn: &Turn<'_>,
+    session: &mut Session,
+    at: Lookup<'_>,
+    question: &Question,
+    touches: Touches,
+) -> bool {
     let flights = turn.worker.flights.borrow();
     if flights.by_key.is_empty() {
         return false;
     }
-    let Some(flight) = flights.by_key.get(&(at.db, at.key.into(), question.clone())) else {
+    let Some(flight) = flights
+        .by_key
+        .get(&(at.db, at.key.into(), question.clone()))
+    else {
         return false;
     };
     if !turn.worker.shared.tier.is_current(at, flight.token) {
         return false;
     }
     turn.worker.counters.coalesced.inc();
-    flight.waiters.borrow_mut().push(waiter(turn, session, touches));
+    flight
+        .waiters
+        .borrow_mut()
+        .push(waiter(turn, session, touches));
     true
 }
 
@@ -186,7 +219,11 @@ fn tracked(turn: &Turn<'_>, session: &Session) -> Option<Rc<Link>> {
 }
 
 fn prefixed(turn: &Turn<'_>, key: &[u8]) -> Vec<u8> {
-    let prefix = turn.active.prefix.as_ref().map_or(b"".as_slice(), |prefix| prefix.raw());
+    let prefix = turn
+        .active
+        .prefix
+        .as_ref()
+        .map_or(b"".as_slice(), |prefix| prefix.raw());
     [prefix, key].concat()
 }
 
@@ -203,14 +240,22 @@ impl Flight {
         self.land(worker);
         self.keep(worker, frame);
         for waiter in self.waiters.take() {
-            waiter.answer(worker, is_error(frame), |out, proto| self.write(waiter.command, frame, proto, out));
+            waiter.answer(worker, is_error(frame), |out, proto| {
+                self.write(waiter.command, frame, proto, out);
+            });
         }
     }
 
     /// No value will come over this link: the readers' commands are forwarded over the shared one.
     pub fn lost(self: Rc<Self>, worker: &Rc<Worker>, lost: &Lost) {
         self.land(worker);
-        worker.shared.tier.cancel_fill(Lookup { db: self.db, key: &self.key }, self.token);
+        worker.shared.tier.cancel_fill(
+            Lookup {
+                db: self.db,
+                key: &self.key,
+            },
+            self.token,
+        );
         for waiter in self.waiters.take() {
             let mut words: Vec<&[u8]> = vec![name(waiter.command), &self.key];
             if let Question::Field(field) = &self.question {
@@ -224,16 +269,30 @@ impl Flight {
         let mut flights = worker.flights.borrow_mut();
         let id = (self.db, self.key.clone(), self.question.clone());
         // A newer flight may have taken the place of one that was overtaken.
-        if flights.by_key.get(&id).is_some_and(|flight| Rc::ptr_eq(flight, self)) {
+        if flights
+            .by_key
+            .get(&id)
+            .is_some_and(|flight| Rc::ptr_eq(flight, self))
+        {
             flights.by_key.remove(&id);
         }
     }
 
     fn keep(&self, worker: &Worker, frame: &[u8]) {
-        let at = Lookup { db: self.db, key: &self.key };
-        let keep = Keep { db: self.db, key: &self.key, rule: self.rule, origin: self.origin, sent: self.sent };
+        let at = Lookup {
+            db: self.db,
+            key: &self.key,
+        };
+        let keep = Keep {
+            db: self.db,
+            key: &self.key,
+            rule: self.rule,
+            origin: self.origin,
+            sent: self.sent,
+        };
         let mut fields = Vec::new();
-        match body(&self.question, frame, &mut fields) {
+        let absent = self.pttl.get() == Some(-2);
+        match body(&self.question, frame, absent, &mut fields) {
             Some(body) => keep.fill(worker, self.token, self.pttl.get(), body),
             None => worker.shared.tier.cancel_fill(at, self.token),
         }
@@ -264,22 +323,34 @@ impl Flight {
 
 /// `%2` becomes `*4`; what follows is the same in both versions.
 fn map_as_array(frame: &[u8], out: &mut Vec<u8>) {
-    let end = frame.windows(2).position(|pair| pair == b"\r\n").unwrap_or(0);
-    let pairs = std::str::from_utf8(&frame[1..end.max(1)]).ok().and_then(|text| text.parse().ok());
+    let end = frame
+        .windows(2)
+        .position(|pair| pair == b"\r\n")
+        .unwrap_or(0);
+    let pairs = std::str::from_utf8(&frame[1..end.max(1)])
+        .ok()
+        .and_then(|text| text.parse().ok());
     crate::resp::write::header(out, b'*', pairs.unwrap_or(0_usize) * 2);
     out.extend_from_slice(&frame[(end + 2).min(frame.len())..]);
 }
 
-/// What a reply says about the key; `None`: nothing that could be kept.
-fn body<'a>(question: &Question, frame: &'a [u8], fields: &'a mut Vec<u8>) -> Option<Body<'a>> {
+/// What a reply says about the key; `None`: nothing that could be kept. `absent`: there is no such
+/// key, which the replies for a field and for a length do not tell from an empty value.
+fn body<'a>(
+    question: &Question,
+    frame: &'a [u8],
+    absent: bool,
+    fields: &'a mut Vec<u8>,
+) -> Option<Body<'a>> {
     let value = Value::read(frame).ok()?;
     Some(match (question, value) {
         (_, Value::Error(_)) => return None,
         (Question::Value, Value::Null) | (Question::Type, Value::Text(b"none")) => Body::Missing,
         (Question::Value, Value::Text(text)) => Body::Text(text),
         (Question::Type, Value::Text(name)) => Body::Typed(name),
-        // Zero may mean an empty string or no key.
-        (Question::Length, Value::Integer(len @ 1..)) => Body::TextLen(len.unsigned_abs()),
+        (Question::Length, Value::Integer(0)) if absent => Body::Missing,
+        (Question::Length, Value::Integer(len)) => Body::TextLen(len.unsigned_abs()),
+        (Question::Field(_), Value::Null) if absent => Body::Missing,
         (Question::Field(field), Value::Null) => {
             Fields::append(fields, field, None);
             Body::Hash(Fields::new(false, fields))
@@ -320,8 +391,16 @@ impl Keep<'_> {
     fn fill(&self, worker: &Worker, token: FillToken, pttl: Option<i64>, body: Body<'_>) {
         let counters = &worker.counters.rules[usize::from(self.rule.0)];
         match self.meta(worker, pttl, body) {
-            None => worker.shared.tier.cancel_fill(Lookup { db: self.db, key: self.key }, token),
-            Some(meta) if worker.shared.tier.fill(token, meta, self.key, body) => counters.fills.inc(),
+            None => worker.shared.tier.cancel_fill(
+                Lookup {
+                    db: self.db,
+                    key: self.key,
+                },
+                token,
+            ),
+            Some(meta) if worker.shared.tier.fill(token, meta, self.key, body) => {
+                counters.fills.inc();
+            }
             Some(_) => counters.fills_refused.inc(),
         }
     }
@@ -330,7 +409,9 @@ impl Keep<'_> {
         let active = worker.active();
         let rule = active.policy.get(self.rule)?;
         let sent_ms = self.sent.millis();
-        let after = |span: Duration| sent_ms.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+        let after = |span: Duration| {
+            sent_ms.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
+        };
         let expires_ms = match pttl? {
             left @ 0.. => Some(sent_ms.saturating_add(left.unsigned_abs())),
             _ => None,
@@ -346,11 +427,29 @@ impl Keep<'_> {
                 deadline_ms = deadline_ms.min(after(worker.max_staleness()));
             }
             // A field that is not there is no key that is not there, but no more lasting either.
-            Body::Text(text) if rule.max_value_size.is_some_and(|max| text.len() as u64 > max) => return None,
-            Body::Hash(fields) if rule.max_value_size.is_some_and(|max| fields.bytes().len() as u64 > max) => return None,
+            Body::Text(text)
+                if rule
+                    .max_value_size
+                    .is_some_and(|max| text.len() as u64 > max) =>
+            {
+                return None;
+            }
+            Body::Hash(fields)
+                if rule
+                    .max_value_size
+                    .is_some_and(|max| fields.bytes().len() as u64 > max) =>
+            {
+                return None;
+            }
             _ => {}
         }
-        Some(Meta { deadline_ms, expires_ms, origin: self.origin, rule: self.rule.0, db: self.db })
+        Some(Meta {
+            deadline_ms,
+            expires_ms,
+            origin: self.origin,
+            rule: self.rule.0,
+            db: self.db,
+        })
     }
 }
 
@@ -359,9 +458,12 @@ impl Waiter {
         let counters = &worker.counters.commands[self.command as usize];
         counters.outcomes[usize::from(failed)].inc();
         let took = worker.now().since(self.since);
-        counters.duration.observe(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), 1);
+        counters
+            .duration
+            .observe(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), 1);
         let proto = self.client.session.borrow().proto;
-        self.client.complete(self.number, |out, _| write(out, proto));
+        self.client
+            .complete(self.number, |out, _| write(out, proto));
     }
 }
 
@@ -382,14 +484,29 @@ fn name(command: CommandId) -> &'static [u8] {
 
 /// The tracked link broke; a read is idempotent, so it is asked again over the shared link.
 fn ask_again(worker: &Rc<Worker>, waiter: Waiter, db: u16, words: &[&[u8]], lost: &Lost) {
-    let Waiter { client, number, command: id, .. } = waiter;
+    let Waiter {
+        client,
+        number,
+        command: id,
+        ..
+    } = waiter;
     let proto = client.session.borrow().proto;
-    let target = ClientTarget { client, number, command: id, after: None };
-    let plain = worker.links(db).map(|set| Rc::clone(set.plain(worker, proto)));
+    let target = ClientTarget {
+        client,
+        number,
+        command: id,
+        after: None,
+    };
+    let plain = worker
+        .links(db)
+        .map(|set| Rc::clone(set.plain(worker, proto)));
     match plain {
         Some(link) if matches!(link.status(), Status::Up | Status::Connecting) => {
             let active = worker.active();
-            let prefix = active.prefix.as_ref().map_or(b"".as_slice(), |prefix| prefix.raw());
+            let prefix = active
+                .prefix
+                .as_ref()
+                .map_or(b"".as_slice(), |prefix| prefix.raw());
             worker.counters.upstream_retries.inc();
             link.send(Target::Client(target), true, |out| {
                 crate::resp::write::header(out, b'*', words.len());
@@ -397,19 +514,32 @@ fn ask_again(worker: &Rc<Worker>, waiter: Waiter, db: u16, words: &[&[u8]], lost
                 for (index, word) in words[1..].iter().enumerate() {
                     // All words of MGET are keys; elsewhere only the first is.
                     let is_key = index == 0 || id == CommandId::Mget;
-                    let word = if is_key { [prefix, word].concat() } else { word.to_vec() };
+                    let word = if is_key {
+                        [prefix, word].concat()
+                    } else {
+                        word.to_vec()
+                    };
                     crate::resp::write::bulk(out, &word);
                 }
             });
         }
-        _ => super::reply::lost(worker, Target::Client(target), &Lost::Unavailable(lost.to_string().into())),
+        _ => super::reply::lost(
+            worker,
+            Target::Client(target),
+            &Lost::Unavailable(lost.to_string().into()),
+        ),
     }
 }
 
 // === MGET ===
 
 /// Reads several keys over the tracked link; `None` if that is not possible now.
-pub fn read_many(turn: &Turn<'_>, session: &mut Session, rules: &[RuleId], keys: &[&[u8]]) -> Option<Flow> {
+pub fn read_many(
+    turn: &Turn<'_>,
+    session: &mut Session,
+    rules: &[RuleId],
+    keys: &[&[u8]],
+) -> Option<Flow> {
     let link = tracked(turn, session)?;
     let touches = Touches::Anything;
     if session.must_wait(Lane::Tracked, touches) {
@@ -417,6 +547,7 @@ pub fn read_many(turn: &Turn<'_>, session: &mut Session, rules: &[RuleId], keys:
     }
     let db = session.db;
     let tier = &turn.worker.shared.tier;
+    let origin = link.tier.as_ref().map(TierLink::origin)?;
     let read = Rc::new(ManyRead {
         db,
         keys: keys
@@ -425,18 +556,22 @@ pub fn read_many(turn: &Turn<'_>, session: &mut Session, rules: &[RuleId], keys:
             .map(|(key, rule)| ManyKey {
                 key: (*key).into(),
                 rule: *rule,
-                token: tier.begin_fill(Lookup { db, key }),
+                token: tier.begin_fill(Lookup { db, key }, origin),
                 pttl: Cell::new(None),
             })
             .collect(),
-        origin: link.tier.as_ref().map(crate::tier::TierLink::origin).unwrap_or_default(),
+        origin,
         sent: Tick::now(),
         waiter: waiter(turn, session, touches),
     });
     let wire_keys: Vec<Vec<u8>> = keys.iter().map(|key| prefixed(turn, key)).collect();
     for (index, key) in wire_keys.iter().enumerate() {
-        turn.worker.counters.rules[usize::from(rules[index].0)].misses.inc();
-        link.send(Target::ManyTtl(Rc::clone(&read), index), false, |out| command(out, &[b"PTTL", key]));
+        turn.worker.counters.rules[usize::from(rules[index].0)]
+            .misses
+            .inc();
+        link.send(Target::ManyTtl(Rc::clone(&read), index), false, |out| {
+            command(out, &[b"PTTL", key]);
+        });
     }
     let mut words: Vec<&[u8]> = vec![b"MGET"];
     words.extend(wire_keys.iter().map(Vec::as_slice));
@@ -453,43 +588,75 @@ impl ManyRead {
     /// The values have come.
     pub fn values(&self, worker: &Rc<Worker>, frame: &[u8]) {
         let value = Value::read(frame);
-        let items = value.as_ref().ok().and_then(Value::list).unwrap_or_default();
+        let items = value
+            .as_ref()
+            .ok()
+            .and_then(Value::list)
+            .unwrap_or_default();
         for (index, key) in self.keys.iter().enumerate() {
             let Some(token) = key.token else { continue };
-            let at = Lookup { db: self.db, key: &key.key };
-            let keep = Keep { db: self.db, key: &key.key, rule: key.rule, origin: self.origin, sent: self.sent };
+            let at = Lookup {
+                db: self.db,
+                key: &key.key,
+            };
+            let keep = Keep {
+                db: self.db,
+                key: &key.key,
+                rule: key.rule,
+                origin: self.origin,
+                sent: self.sent,
+            };
             match items.get(index) {
-                Some(Value::Text(text)) => keep.fill(worker, token, key.pttl.get(), Body::Text(text)),
+                Some(Value::Text(text)) => {
+                    keep.fill(worker, token, key.pttl.get(), Body::Text(text));
+                }
                 // MGET answers null for a key of another type as well.
                 _ => worker.shared.tier.cancel_fill(at, token),
             }
         }
-        self.waiter.answer(worker, is_error(frame), |out, proto| match (proto, items) {
-            (Proto::Resp2, [_, ..]) => {
-                let mut reply = Reply::new(out, proto);
-                reply.array(items.len());
-                for item in items {
-                    match item {
-                        Value::Text(text) => reply.bulk(text),
-                        _ => reply.null(),
+        self.waiter
+            .answer(worker, is_error(frame), |out, proto| match (proto, items) {
+                (Proto::Resp2, [_, ..]) => {
+                    let mut reply = Reply::new(out, proto);
+                    reply.array(items.len());
+                    for item in items {
+                        match item {
+                            Value::Text(text) => reply.bulk(text),
+                            _ => reply.null(),
+                        }
                     }
                 }
-            }
-            _ => out.extend_from_slice(frame),
-        });
+                _ => out.extend_from_slice(frame),
+            });
     }
 
     /// No values will come over this link.
     pub fn lost(&self, worker: &Rc<Worker>, lost: &Lost) {
         for key in &self.keys {
             if let Some(token) = key.token {
-                worker.shared.tier.cancel_fill(Lookup { db: self.db, key: &key.key }, token);
+                worker.shared.tier.cancel_fill(
+                    Lookup {
+                        db: self.db,
+                        key: &key.key,
+                    },
+                    token,
+                );
             }
         }
         let mut words: Vec<&[u8]> = vec![b"MGET"];
         words.extend(self.keys.iter().map(|key| &*key.key));
-        let Waiter { client, number, command, since } = &self.waiter;
-        let waiter = Waiter { client: Rc::clone(client), number: *number, command: *command, since: *since };
+        let Waiter {
+            client,
+            number,
+            command,
+            since,
+        } = &self.waiter;
+        let waiter = Waiter {
+            client: Rc::clone(client),
+            number: *number,
+            command: *command,
+            since: *since,
+        };
         ask_again(worker, waiter, self.db, &words, lost);
     }
 }

@@ -1,16 +1,22 @@
 //! Commands that Redis answers: over the shared link, in the client's own protocol version.
 
-use policy::{config::{CacheMode, OnWriteError}, matcher::RuleId};
+use policy::{
+    config::{CacheMode, OnWriteError},
+    matcher::RuleId,
+};
 use smallvec::SmallVec;
 
 use super::{
-    Flow, Request, Turn, expiry::{self, Change}, key_hash, memory, refuse,
+    Flow, Request, Turn,
+    expiry::{self, Change},
+    key_hash, memory, refuse,
     reply::{After, ClientTarget, ReplyChange, Target},
 };
 use crate::{
     client::session::{Lane, Session, Touches},
     command::{
-        self, Access, CommandId, KeyFlags, KeyPosition, KeyPositions, ReplyRewrite, apply_prefix, write_command,
+        self, Access, CommandId, KeyFlags, KeyPosition, KeyPositions, ReplyRewrite, apply_prefix,
+        write_command,
     },
     metrics::Outcome,
     resp::write::command as write_words,
@@ -42,7 +48,12 @@ pub fn forward(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> 
     flow
 }
 
-fn forward_keyed(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, found: &mut KeyPositions) -> Flow {
+fn forward_keyed(
+    turn: &Turn<'_>,
+    session: &mut Session,
+    request: Request<'_>,
+    found: &mut KeyPositions,
+) -> Flow {
     let ruled = match rule_keys(turn, request, found) {
         Ok(ruled) => ruled,
         Err(denied) => {
@@ -104,11 +115,17 @@ pub fn usable(turn: &Turn<'_>, link: &Link) -> Usable {
 }
 
 /// What the rules say about each key; an error if one of them is denied.
-pub fn rule_keys(turn: &Turn<'_>, request: Request<'_>, found: &mut KeyPositions) -> Result<Ruled, String> {
+pub fn rule_keys(
+    turn: &Turn<'_>,
+    request: Request<'_>,
+    found: &mut KeyPositions,
+) -> Result<Ruled, String> {
     let Request { spec, args, .. } = request;
     let mut ruled = Ruled::default();
     if let Some(index) = spec.single_key() {
-        let Some(key) = args.get(index) else { return Ok(ruled) };
+        let Some(key) = args.get(index) else {
+            return Ok(ruled);
+        };
         ruled.touches = Some(Touches::Key(key_hash(key)));
         ruled.keys = 1;
         if turn.active.policy.find(key).is_none() {
@@ -121,7 +138,9 @@ pub fn rule_keys(turn: &Turn<'_>, request: Request<'_>, found: &mut KeyPositions
     let mut masked = 0;
     for position in found.iter() {
         let key = args[position.index as usize];
-        let Some(id) = turn.active.policy.find(key) else { continue };
+        let Some(id) = turn.active.policy.find(key) else {
+            continue;
+        };
         apply_rule(turn, request, position, id, &mut ruled, &mut masked)?;
     }
     if masked == 0 || masked < ruled.keys {
@@ -170,16 +189,28 @@ fn touches(request: Request<'_>, ruled: &Ruled) -> Touches {
     }
 }
 
-fn unavailable(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, ruled: &Ruled, why: &Lost) -> Flow {
+fn unavailable(
+    turn: &Turn<'_>,
+    session: &mut Session,
+    request: Request<'_>,
+    ruled: &Ruled,
+    why: &Lost,
+) -> Flow {
     let command = request.spec.id();
-    let after = After { mask: ruled.mask.map(|id| id.0), ..After::default() };
+    let after = After {
+        mask: ruled.mask.map(|id| id.0),
+        ..After::default()
+    };
     let frame = super::reply::failure(turn.worker, command, &after, why);
     super::count(turn.worker, command, Outcome::Error);
     session.reply(|reply| reply.out.extend_from_slice(&frame));
     Flow::Done
 }
 
-#[allow(clippy::too_many_arguments, reason = "the last step of one pipeline; a struct would only rename them")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "the last step of one pipeline; a struct would only rename them"
+)]
 fn send(
     turn: &Turn<'_>,
     session: &mut Session,
@@ -218,7 +249,9 @@ fn send(
         command: spec.id(),
         after: (!after.is_nothing()).then(|| Box::new(after)),
     };
-    link.send(Target::Client(target), spec.is_idempotent(), |out| out.extend_from_slice(raw));
+    link.send(Target::Client(target), spec.is_idempotent(), |out| {
+        out.extend_from_slice(raw);
+    });
     for (index, millis) in &change.follow {
         follow(turn, link, args[*index as usize], *millis);
     }
@@ -244,25 +277,43 @@ pub fn as_is(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, after
         after: Some(Box::new(after)),
     };
     let idempotent = request.spec.is_idempotent();
-    link.send(Target::Client(target), idempotent, |out| write_command(request.args, out));
+    link.send(Target::Client(target), idempotent, |out| {
+        write_command(request.args, out);
+    });
     Flow::Done
 }
 
 /// `PEXPIRE key ttl NX` on the same connection, for writes that carry no TTL of their own.
 pub fn follow(turn: &Turn<'_>, link: &Link, key: &[u8], millis: u64) {
-    let prefix = turn.active.prefix.as_ref().map_or(b"".as_slice(), |prefix| prefix.raw());
+    let prefix = turn
+        .active
+        .prefix
+        .as_ref()
+        .map_or(b"".as_slice(), |prefix| prefix.raw());
     let key = [prefix, key].concat();
     link.send(Target::Ignore, false, |out| {
-        write_words(out, &[b"PEXPIRE", &key, millis.to_string().as_bytes(), b"NX"]);
+        write_words(
+            out,
+            &[b"PEXPIRE", &key, millis.to_string().as_bytes(), b"NX"],
+        );
     });
 }
 
 /// What is to be done when the reply comes; keys that are written are marked now.
-pub fn after(turn: &Turn<'_>, request: Request<'_>, ruled: &Ruled, rewrite: ReplyRewrite, found: &mut KeyPositions) -> After {
+pub fn after(
+    turn: &Turn<'_>,
+    request: Request<'_>,
+    ruled: &Ruled,
+    rewrite: ReplyRewrite,
+    found: &mut KeyPositions,
+) -> After {
     let Request { spec, args, .. } = request;
     let marked = spec.may_write();
-    let keys: Vec<Box<[u8]>> =
-        ruled.cached.iter().map(|index| Box::from(args[*index as usize])).collect();
+    let keys: Vec<Box<[u8]>> = ruled
+        .cached
+        .iter()
+        .map(|index| Box::from(args[*index as usize]))
+        .collect();
     if marked {
         for key in &keys {
             turn.worker.shared.tier.begin_write(key);
@@ -276,5 +327,11 @@ pub fn after(turn: &Turn<'_>, request: Request<'_>, ruled: &Ruled, rewrite: Repl
         ReplyRewrite::None => ReplyChange::None,
         rewrite => ReplyChange::Prefix(rewrite),
     };
-    After { keys, marked, flush, change, mask: ruled.mask.map(|id| id.0) }
+    After {
+        keys,
+        marked,
+        flush,
+        change,
+        mask: ruled.mask.map(|id| id.0),
+    }
 }

@@ -1,11 +1,18 @@
 //! What the sidecar says about itself: `PANNIER.WHY`, `PANNIER.STATS`, `PANNIER.READ`, `INFO`.
 
-use std::{fmt::Write as _, rc::Rc, sync::Arc, time::{SystemTime, UNIX_EPOCH}};
+use std::{
+    fmt::Write as _,
+    rc::Rc,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use policy::config::{CacheMode, Caching};
 
 use super::{
-    Flow, Turn, flight, forward, key_hash, local::connection_words, memory,
+    Flow, Turn, flight, forward, key_hash,
+    local::connection_words,
+    memory,
     reply::{After, ClientTarget, ReplyChange, Target},
 };
 use crate::{
@@ -28,14 +35,31 @@ pub fn why(turn: &Turn<'_>, session: &mut Session, key: &[u8]) -> Flow {
     if session.unanswered() > 0 {
         return Flow::Wait;
     }
-    let rule = turn.active.policy.find_declared(key).map(|id| turn.active.policy.rule(id));
+    let rule = turn
+        .active
+        .policy
+        .find_declared(key)
+        .map(|id| turn.active.policy.rule(id));
     let (tier, reason, ttl) = answerer(turn, session, key);
     let facts = turn.worker.shared.upstream.facts();
-    let prefix = turn.active.prefix.as_ref().map_or(b"".as_slice(), |prefix| prefix.raw());
+    let prefix = turn
+        .active
+        .prefix
+        .as_ref()
+        .map_or(b"".as_slice(), |prefix| prefix.raw());
     let mut lines = vec![
-        ("rule", rule.map_or("-".to_owned(), |rule| rule.name.to_string())),
-        ("match", rule.map_or("-".to_owned(), |rule| rule.pattern.as_str().to_owned())),
-        ("cache", rule.map_or("-".to_owned(), |rule| format!("{:?}", rule.cache))),
+        (
+            "rule",
+            rule.map_or("-".to_owned(), |rule| rule.name.to_string()),
+        ),
+        (
+            "match",
+            rule.map_or("-".to_owned(), |rule| rule.pattern.as_str().to_owned()),
+        ),
+        (
+            "cache",
+            rule.map_or("-".to_owned(), |rule| format!("{:?}", rule.cache)),
+        ),
         ("tier", tier.to_owned()),
         ("why", reason),
         ("redis", connection_words(&facts.connection)),
@@ -63,32 +87,76 @@ fn answerer(turn: &Turn<'_>, session: &Session, key: &[u8]) -> (&'static str, St
     let rule = policy.find(key).map(|id| policy.rule(id));
     let mode = rule.map(|rule| rule.cache);
     if policy.caching() == Caching::Disabled {
-        return redis_or_memory(turn, session, "caching is Disabled: every command passes through");
+        return redis_or_memory(
+            turn,
+            session,
+            "caching is Disabled: every command passes through",
+        );
     }
     match mode {
-        Some(CacheMode::Deny) => return ("none", "the rule refuses commands on this key".to_owned(), None),
-        Some(CacheMode::LocalOnly) => {
-            return ("memory", "the rule keeps this key in this sidecar only".to_owned(), None);
+        Some(CacheMode::Deny) => {
+            return (
+                "none",
+                "the rule refuses commands on this key".to_owned(),
+                None,
+            );
         }
-        None => return redis_or_memory(turn, session, "no rule matches: the key is passed through untouched"),
+        Some(CacheMode::LocalOnly) => {
+            return (
+                "memory",
+                "the rule keeps this key in this sidecar only".to_owned(),
+                None,
+            );
+        }
+        None => {
+            return redis_or_memory(
+                turn,
+                session,
+                "no rule matches: the key is passed through untouched",
+            );
+        }
         Some(CacheMode::Bypass) => return redis_or_memory(turn, session, "the rule says Bypass"),
-        Some(CacheMode::RemoteOnly) => return redis_or_memory(turn, session, "the rule says RemoteOnly"),
+        Some(CacheMode::RemoteOnly) => {
+            return redis_or_memory(turn, session, "the rule says RemoteOnly");
+        }
         Some(CacheMode::Both) => {}
     }
     let now = Tick::now();
-    if let Some(entry) = worker.shared.tier.peek(Lookup { db: session.db, key }, now) {
+    if let Some(entry) = worker.shared.tier.peek(
+        Lookup {
+            db: session.db,
+            key,
+        },
+        now,
+    ) {
         let left = entry.deadline_ms.saturating_sub(now.millis());
-        return ("local", "a local entry is current".to_owned(), Some(left).filter(|_| entry.deadline_ms < 1 << 47));
+        return (
+            "local",
+            "a local entry is current".to_owned(),
+            Some(left).filter(|_| entry.deadline_ms < 1 << 47),
+        );
     }
     if let CoherenceState::Degraded(why) = worker.shared.upstream.facts().coherence {
         return ("redis", format!("the local tier is off: {why}"), None);
     }
-    redis_or_memory(turn, session, "there is no local entry: the next read asks and keeps the answer")
+    redis_or_memory(
+        turn,
+        session,
+        "there is no local entry: the next read asks and keeps the answer",
+    )
 }
 
-fn redis_or_memory(turn: &Turn<'_>, _: &Session, reason: &str) -> (&'static str, String, Option<u64>) {
+fn redis_or_memory(
+    turn: &Turn<'_>,
+    _: &Session,
+    reason: &str,
+) -> (&'static str, String, Option<u64>) {
     match turn.worker.shared.upstream.facts().connection {
-        Connection::None => ("memory", "there is no Redis: memory is all there is".to_owned(), None),
+        Connection::None => (
+            "memory",
+            "there is no Redis: memory is all there is".to_owned(),
+            None,
+        ),
         Connection::Unavailable(why) if turn.worker.memory_when_unavailable() => {
             let unsafe_writes = memory_only_writes(&turn.worker.shared);
             let reason = format!(
@@ -124,10 +192,18 @@ pub fn read(turn: &Turn<'_>, session: &mut Session, key: &[u8]) -> Flow {
     match rule.map(|rule| rule.cache) {
         Some(CacheMode::Deny) => {
             let name = name.as_deref().unwrap_or("");
-            return super::refuse(turn, session, &format!("ERR the read is refused: rule {name:?} has cache: Deny"));
+            return super::refuse(
+                turn,
+                session,
+                &format!("ERR the read is refused: rule {name:?} has cache: Deny"),
+            );
         }
-        Some(CacheMode::LocalOnly) => return from_memory(turn, session, key, name.as_deref(), true),
-        _ if !turn.worker.has_upstream() => return from_memory(turn, session, key, name.as_deref(), false),
+        Some(CacheMode::LocalOnly) => {
+            return from_memory(turn, session, key, name.as_deref(), true);
+        }
+        _ if !turn.worker.has_upstream() => {
+            return from_memory(turn, session, key, name.as_deref(), false);
+        }
         _ => {}
     }
     if let Some(flow) = from_tier(turn, session, key, name.as_deref()) {
@@ -135,19 +211,39 @@ pub fn read(turn: &Turn<'_>, session: &mut Session, key: &[u8]) -> Flow {
     }
     let cacheable = rule.is_some_and(|rule| rule.cache == CacheMode::Both);
     if let Some(id) = id.filter(|_| cacheable)
-        && let Some(flow) = flight::read(turn, session, id, key, Query::Get, Touches::Key(key_hash(key)))
+        && let Some(flow) = flight::read(
+            turn,
+            session,
+            id,
+            key,
+            Query::Get,
+            Touches::Key(key_hash(key)),
+        )
     {
         return flow;
     }
     from_redis(turn, session, key, name)
 }
 
-fn from_tier(turn: &Turn<'_>, session: &mut Session, key: &[u8], rule: Option<&str>) -> Option<Flow> {
+fn from_tier(
+    turn: &Turn<'_>,
+    session: &mut Session,
+    key: &[u8],
+    rule: Option<&str>,
+) -> Option<Flow> {
     let worker = turn.worker;
-    let at = Lookup { db: session.db, key };
+    let at = Lookup {
+        db: session.db,
+        key,
+    };
     let now = worker.now();
     let mut value = Vec::new();
-    let hit = worker.shared.tier.read(at, Query::Get, now, &mut Reply::new(&mut value, session.proto))?;
+    let hit = worker.shared.tier.read(
+        at,
+        Query::Get,
+        now,
+        &mut Reply::new(&mut value, session.proto),
+    )?;
     worker.counters.rules[usize::from(hit.rule)].hits.inc();
     let mut ttl = Vec::new();
     let mut reply = Reply::new(&mut ttl, session.proto);
@@ -156,11 +252,21 @@ fn from_tier(turn: &Turn<'_>, session: &mut Session, key: &[u8], rule: Option<&s
     Some(Flow::Done)
 }
 
-fn from_memory(turn: &Turn<'_>, session: &mut Session, key: &[u8], rule: Option<&str>, local_only: bool) -> Flow {
+fn from_memory(
+    turn: &Turn<'_>,
+    session: &mut Session,
+    key: &[u8],
+    rule: Option<&str>,
+    local_only: bool,
+) -> Flow {
     let (value, ttl) = memory::peek(turn.worker, session.db, key, local_only);
     if let Some(id) = turn.active.policy.find(key) {
         let counters = &turn.worker.counters.rules[usize::from(id.0)];
-        if is_null(&value) { counters.misses.inc() } else { counters.hits.inc() }
+        if is_null(&value) {
+            counters.misses.inc();
+        } else {
+            counters.hits.inc();
+        }
     }
     let tier = if is_null(&value) { "none" } else { "memory" };
     session.reply(|reply| write_read(&value, rule, tier, Some(ttl), reply));
@@ -184,21 +290,37 @@ fn from_redis(turn: &Turn<'_>, session: &mut Session, key: &[u8], rule: Option<A
         }
     }
     let number = session.reserve(Lane::Plain, Touches::Key(key_hash(key)));
-    let after = After { change: ReplyChange::Read(rule), keys: vec![key.into()], ..After::default() };
+    let after = After {
+        change: ReplyChange::Read(rule),
+        keys: vec![key.into()],
+        ..After::default()
+    };
     let target = ClientTarget {
         client: Rc::clone(turn.client),
         number,
         command: session.command,
         after: Some(Box::new(after)),
     };
-    let prefix = turn.active.prefix.as_ref().map_or(b"".as_slice(), |prefix| prefix.raw());
+    let prefix = turn
+        .active
+        .prefix
+        .as_ref()
+        .map_or(b"".as_slice(), |prefix| prefix.raw());
     let key = [prefix, key].concat();
-    link.send(Target::Client(target), true, |out| command(out, &[b"GET", &key]));
+    link.send(Target::Client(target), true, |out| {
+        command(out, &[b"GET", &key]);
+    });
     Flow::Done
 }
 
 /// Writes the answer around a value that is a reply itself. A null from Redis is a miss.
-pub fn write_read(value: &[u8], rule: Option<&str>, tier: &str, pttl: Option<i64>, reply: &mut Reply<'_>) {
+pub fn write_read(
+    value: &[u8],
+    rule: Option<&str>,
+    tier: &str,
+    pttl: Option<i64>,
+    reply: &mut Reply<'_>,
+) {
     if is_error(value) {
         return reply.out.extend_from_slice(value);
     }
@@ -265,8 +387,17 @@ impl Figures {
     /// Sums up.
     pub fn of(shared: &Shared) -> Self {
         let tier = shared.tier.stats();
-        let stores = [shared.store.lock().stats(), shared.local_only.lock().stats()];
-        let sum = |of: fn(&LoopCounters) -> u64| shared.counters.iter().map(|counters| of(counters)).sum::<u64>();
+        let stores = [
+            shared.store.lock().stats(),
+            shared.local_only.lock().stats(),
+        ];
+        let sum = |of: fn(&LoopCounters) -> u64| {
+            shared
+                .counters
+                .iter()
+                .map(|counters| of(counters))
+                .sum::<u64>()
+        };
         let wide = |n: usize| n as u64;
         Self {
             hits: sum(|c| c.rules.iter().map(|rule| rule.hits.get()).sum()),
@@ -275,7 +406,13 @@ impl Figures {
             bytes: tier.bytes + stores.iter().map(|store| wide(store.bytes)).sum::<u64>(),
             max_bytes: tier.max_bytes + stores.iter().map(|store| wide(store.limit)).sum::<u64>(),
             evicted: tier.evicted + stores.iter().map(|store| store.evicted).sum::<u64>(),
-            commands: sum(|c| c.commands.iter().flat_map(|one| &one.outcomes).map(crate::metrics::Counter::get).sum()),
+            commands: sum(|c| {
+                c.commands
+                    .iter()
+                    .flat_map(|one| &one.outcomes)
+                    .map(crate::metrics::Counter::get)
+                    .sum()
+            }),
             invalidations: sum(|c| c.invalidations.get()),
             fills_refused: sum(|c| c.rules.iter().map(|rule| rule.fills_refused.get()).sum()),
             memory_writes: sum(|c| c.memory_writes.get()),
@@ -288,12 +425,22 @@ impl Figures {
     #[allow(clippy::cast_precision_loss, reason = "a percentage for people")]
     pub fn hit_rate(&self) -> f64 {
         let reads = self.hits + self.misses;
-        if reads == 0 { 0.0 } else { 100.0 * self.hits as f64 / reads as f64 }
+        if reads == 0 {
+            0.0
+        } else {
+            100.0 * self.hits as f64 / reads as f64
+        }
     }
 }
 
 fn memory_only_writes(shared: &Shared) -> u64 {
-    let sum = |of: fn(&LoopCounters) -> u64| shared.counters.iter().map(|counters| of(counters)).sum::<u64>();
+    let sum = |of: fn(&LoopCounters) -> u64| {
+        shared
+            .counters
+            .iter()
+            .map(|counters| of(counters))
+            .sum::<u64>()
+    };
     sum(|c| c.memory_writes.get()).saturating_sub(sum(|c| c.memory_discarded.get()))
 }
 
@@ -303,7 +450,10 @@ pub fn stats(turn: &Turn<'_>, session: &mut Session) -> Flow {
     let figures = Figures::of(shared);
     let facts = shared.upstream.facts();
     let available = !matches!(facts.connection, Connection::Unavailable(_));
-    let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let timestamp = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis();
     let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let status = if available { "healthy" } else { "degraded" };
     let numbers = [
@@ -383,7 +533,10 @@ pub fn info_text(worker: &Worker, sections: &[&[u8]]) -> String {
     let shared = &worker.shared;
     let figures = Figures::of(shared);
     let uptime = Tick::now().since(Tick(0)).as_secs();
-    let expired: u64 = [&shared.store, &shared.local_only].iter().map(|store| store.lock().stats().expired).sum();
+    let expired: u64 = [&shared.store, &shared.local_only]
+        .iter()
+        .map(|store| store.lock().stats().expired)
+        .sum();
     let mut parts: Vec<(&str, String)> = vec![
         (
             "Server",
@@ -396,7 +549,13 @@ pub fn info_text(worker: &Worker, sections: &[&[u8]]) -> String {
                 shared.active().config.sidecar.redis_port,
             ),
         ),
-        ("Clients", format!("connected_clients:{}\r\nblocked_clients:0\r\n", figures.clients)),
+        (
+            "Clients",
+            format!(
+                "connected_clients:{}\r\nblocked_clients:0\r\n",
+                figures.clients
+            ),
+        ),
         (
             "Memory",
             format!(
@@ -404,7 +563,10 @@ pub fn info_text(worker: &Worker, sections: &[&[u8]]) -> String {
                 figures.bytes, figures.max_bytes
             ),
         ),
-        ("Persistence", "loading:0\r\nrdb_bgsave_in_progress:0\r\naof_enabled:0\r\n".to_owned()),
+        (
+            "Persistence",
+            "loading:0\r\nrdb_bgsave_in_progress:0\r\naof_enabled:0\r\n".to_owned(),
+        ),
         (
             "Stats",
             format!(
@@ -412,7 +574,10 @@ pub fn info_text(worker: &Worker, sections: &[&[u8]]) -> String {
                 figures.commands, figures.hits, figures.misses, figures.evicted
             ),
         ),
-        ("Replication", "role:master\r\nconnected_slaves:0\r\nmaster_repl_offset:0\r\n".to_owned()),
+        (
+            "Replication",
+            "role:master\r\nconnected_slaves:0\r\nmaster_repl_offset:0\r\n".to_owned(),
+        ),
         ("Cluster", "cluster_enabled:0\r\n".to_owned()),
         ("Keyspace", keyspace(shared)),
     ];
@@ -420,7 +585,9 @@ pub fn info_text(worker: &Worker, sections: &[&[u8]]) -> String {
         sections.is_empty()
             || sections.iter().any(|wanted| {
                 wanted.eq_ignore_ascii_case(name.as_bytes())
-                    || [b"all".as_slice(), b"everything", b"default"].iter().any(|all| wanted.eq_ignore_ascii_case(all))
+                    || [b"all".as_slice(), b"everything", b"default"]
+                        .iter()
+                        .any(|all| wanted.eq_ignore_ascii_case(all))
             })
     };
     parts.retain(|(name, _)| wants(name));
@@ -437,7 +604,11 @@ pub fn info_text(worker: &Worker, sections: &[&[u8]]) -> String {
 fn keyspace(shared: &Shared) -> String {
     let stats = shared.store.lock().stats();
     stats.databases.iter().fold(String::new(), |mut text, db| {
-        let _ = write!(text, "db{}:keys={},expires={},avg_ttl=0\r\n", db.number, db.keys, db.expiring);
+        let _ = write!(
+            text,
+            "db{}:keys={},expires={},avg_ttl=0\r\n",
+            db.number, db.keys, db.expiring
+        );
         text
     })
 }

@@ -3,19 +3,18 @@
 mod client;
 mod hello;
 
-use super::{Flow, Request, Turn, count, forward, introspect, refuse, reply::{After, ReplyChange}};
+use super::{
+    Flow, Request, Turn, count, forward, introspect, refuse,
+    reply::{After, ReplyChange},
+};
 use crate::{
     client::session::Session,
     command::{
-        self, CommandReply, Local, unknown_subcommand, wrong_arity, write_count, write_docs,
-        write_getkeys, write_help, write_info, write_list,
+        self, CommandReply, Local, unknown_subcommand, write_count, write_docs, write_getkeys,
+        write_help, write_info, write_list, wrong_arity,
     },
     metrics::Outcome,
-    resp::{
-        Proto,
-        reply::Value,
-        write::Reply,
-    },
+    resp::{Proto, reply::Value, write::Reply},
     state::Connection,
     upstream::Status,
     worker::Worker,
@@ -44,7 +43,13 @@ pub fn answer(turn: &Turn<'_>, session: &mut Session, which: Local, request: Req
             reply.integer(0);
             reply.array(0);
         }),
-        Local::Cluster => return refuse(turn, session, "ERR This instance has cluster support disabled"),
+        Local::Cluster => {
+            return refuse(
+                turn,
+                session,
+                "ERR This instance has cluster support disabled",
+            );
+        }
         Local::Info => return info(turn, session, request),
         Local::Why => introspect::why(turn, session, args[1]),
         Local::Stats => introspect::stats(turn, session),
@@ -63,7 +68,9 @@ fn say(session: &mut Session, write: impl FnOnce(&mut Reply<'_>)) -> Flow {
 
 fn ping(session: &mut Session, args: &[&[u8]]) -> Flow {
     if args.len() > 2 {
-        return say(session, |reply| reply.error("ERR wrong number of arguments for 'ping' command"));
+        return say(session, |reply| {
+            reply.error("ERR wrong number of arguments for 'ping' command");
+        });
     }
     let subscribed = session.subscriptions.is_some() && session.proto == Proto::Resp2;
     say(session, |reply| match args.get(1) {
@@ -96,11 +103,13 @@ fn command(turn: &Turn<'_>, session: &mut Session, args: &[&[u8]]) -> Flow {
         b"docs" => say(session, |reply| write_docs(table, rest, reply)),
         b"list" => say(session, |reply| write_list(table, rest, reply)),
         b"getkeys" => say(session, |reply| write_getkeys(table, rest, false, reply)),
-        b"getkeysandflags" => {
-            say(session, |reply| write_getkeys(table, rest, true, reply))
-        }
+        b"getkeysandflags" => say(session, |reply| write_getkeys(table, rest, true, reply)),
         b"help" => say(session, |reply| write_help(reply)),
-        b"count" => refuse(turn, session, "ERR wrong number of arguments for 'command|count' command"),
+        b"count" => refuse(
+            turn,
+            session,
+            "ERR wrong number of arguments for 'command|count' command",
+        ),
         _ => refuse(turn, session, &unknown_subcommand(args)),
     }
 }
@@ -145,7 +154,10 @@ fn upstream_answers(turn: &Turn<'_>, session: &Session) -> bool {
 
 fn config_get(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
     if upstream_answers(turn, session) {
-        let after = After { change: ReplyChange::Secrets, ..After::default() };
+        let after = After {
+            change: ReplyChange::Secrets,
+            ..After::default()
+        };
         return forward::as_is(turn, session, request, after);
     }
     let memory = turn.active.config.local.memory.0.to_string();
@@ -163,7 +175,9 @@ fn config_get(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> F
         .iter()
         .filter(|(name, _)| {
             let name = name.as_bytes();
-            request.args[2..].iter().any(|glob| command::glob_match(glob, name, true))
+            request.args[2..]
+                .iter()
+                .any(|glob| command::glob_match(glob, name, true))
         })
         .collect();
     say(session, |reply| {
@@ -187,9 +201,20 @@ pub fn info(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flo
         let text = introspect::info_text(turn.worker, &args[1..]);
         return say(session, |reply| reply.verbatim(&text));
     }
-    let everything = args.len() == 1 || asks(b"all") || asks(b"everything") || asks(b"default") || asks(b"pannier");
-    let change = if everything { ReplyChange::Info } else { ReplyChange::None };
-    let after = After { change, ..After::default() };
+    let everything = args.len() == 1
+        || asks(b"all")
+        || asks(b"everything")
+        || asks(b"default")
+        || asks(b"pannier");
+    let change = if everything {
+        ReplyChange::Info
+    } else {
+        ReplyChange::None
+    };
+    let after = After {
+        change,
+        ..After::default()
+    };
     forward::as_is(turn, session, request, after)
 }
 
@@ -199,29 +224,52 @@ pub fn append_info(worker: &Worker, proto: Proto, frame: &[u8], out: &mut Vec<u8
         Ok(Value::Text(text)) => String::from_utf8_lossy(text).into_owned(),
         _ => return out.extend_from_slice(frame),
     };
-    let text = format!("{}\r\n\r\n{}", text.trim_end(), introspect::info_section(worker));
+    let text = format!(
+        "{}\r\n\r\n{}",
+        text.trim_end(),
+        introspect::info_section(worker)
+    );
     Reply::new(out, proto).verbatim(&text);
 }
 
 /// Settings of Redis that are secrets: what the sidecar logs in with is not for apps (P10).
-const SECRETS: [&[u8]; 5] =
-    [b"requirepass", b"masterauth", b"masteruser", b"tls-key-file-pass", b"tls-client-key-file-pass"];
+const SECRETS: [&[u8]; 5] = [
+    b"requirepass",
+    b"masterauth",
+    b"masteruser",
+    b"tls-key-file-pass",
+    b"tls-client-key-file-pass",
+];
 
 /// The answer to `CONFIG GET` with secrets left empty.
 pub fn without_secrets(proto: Proto, frame: &[u8], out: &mut Vec<u8>) {
-    let Ok(value) = Value::read(frame) else { return out.extend_from_slice(frame) };
+    let Ok(value) = Value::read(frame) else {
+        return out.extend_from_slice(frame);
+    };
     let pairs: Vec<(&Value<'_>, &Value<'_>)> = match &value {
-        Value::Map(pairs) => pairs.iter().map(|(name, setting)| (name, setting)).collect(),
-        Value::List(items) => items.chunks_exact(2).map(|pair| (&pair[0], &pair[1])).collect(),
+        Value::Map(pairs) => pairs
+            .iter()
+            .map(|(name, setting)| (name, setting))
+            .collect(),
+        Value::List(items) => items
+            .chunks_exact(2)
+            .map(|pair| (&pair[0], &pair[1]))
+            .collect(),
         _ => return out.extend_from_slice(frame),
     };
     let mut reply = Reply::new(out, proto);
     reply.map(pairs.len());
     for (name, setting) in pairs {
         let name = name.text().unwrap_or_default();
-        let secret = SECRETS.iter().any(|secret| name.eq_ignore_ascii_case(secret));
+        let secret = SECRETS
+            .iter()
+            .any(|secret| name.eq_ignore_ascii_case(secret));
         reply.bulk(name);
-        reply.bulk(if secret { b"" } else { setting.text().unwrap_or_default() });
+        reply.bulk(if secret {
+            b""
+        } else {
+            setting.text().unwrap_or_default()
+        });
     }
 }
 

@@ -6,7 +6,7 @@
 //! and logged (S0.14, P6).
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     hash::{Hash, Hasher},
     rc::Rc,
     sync::{
@@ -90,28 +90,55 @@ pub struct Subscriptions {
 // === commands ===
 
 /// Answers a command from memory instead of Redis.
-pub fn execute(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, ruled: &Ruled) -> Flow {
+pub fn execute(
+    turn: &Turn<'_>,
+    session: &mut Session,
+    request: Request<'_>,
+    ruled: &Ruled,
+) -> Flow {
     if session.must_wait(Lane::Local, Touches::Anything) {
         return Flow::Wait;
     }
     match request.spec.id() {
-        CommandId::Publish | CommandId::Spublish if request.args.len() == 3 => publish(turn, session, request),
+        CommandId::Publish | CommandId::Spublish if request.args.len() == 3 => {
+            publish(turn, session, request)
+        }
         CommandId::Pubsub => {
             let known = {
                 let channels = turn.worker.shared.channels.lock();
                 session.reply(|reply| channels.0.answer(request.args, reply))
             };
-            if known { Flow::Done } else { refuse(turn, session, &command::unknown_subcommand(request.args)) }
+            if known {
+                Flow::Done
+            } else {
+                refuse(turn, session, &command::unknown_subcommand(request.args))
+            }
         }
         _ => {
-            let mode = if turn.worker.has_upstream() { Mode::RedisIsAway } else { Mode::NoRedis };
-            run(turn, session, request, ruled, &turn.worker.shared.store, mode)
+            let mode = if turn.worker.has_upstream() {
+                Mode::RedisIsAway
+            } else {
+                Mode::NoRedis
+            };
+            run(
+                turn,
+                session,
+                request,
+                ruled,
+                &turn.worker.shared.store,
+                mode,
+            )
         }
     }
 }
 
 /// Answers a command whose keys live in this sidecar only.
-pub fn local_only(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, ruled: &Ruled) -> Flow {
+pub fn local_only(
+    turn: &Turn<'_>,
+    session: &mut Session,
+    request: Request<'_>,
+    ruled: &Ruled,
+) -> Flow {
     if ruled.local < ruled.keys {
         return refuse(
             turn,
@@ -122,7 +149,11 @@ pub fn local_only(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, 
     if session.must_wait(Lane::Local, Touches::Anything) {
         return Flow::Wait;
     }
-    let store = if turn.worker.has_upstream() { &turn.worker.shared.local_only } else { &turn.worker.shared.store };
+    let store = if turn.worker.has_upstream() {
+        &turn.worker.shared.local_only
+    } else {
+        &turn.worker.shared.store
+    };
     run(turn, session, request, ruled, store, Mode::LocalOnly)
 }
 
@@ -134,7 +165,14 @@ enum Mode {
     LocalOnly,
 }
 
-fn run(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, ruled: &Ruled, store: &Mutex<Store>, mode: Mode) -> Flow {
+fn run(
+    turn: &Turn<'_>,
+    session: &mut Session,
+    request: Request<'_>,
+    ruled: &Ruled,
+    store: &Mutex<Store>,
+    mode: Mode,
+) -> Flow {
     let adjusted = expiry::adjust(turn, request, ruled);
     let words = adjusted.change.apply(request.args);
     let words: SmallVec<[&[u8]; 8]> = words.iter().map(AsRef::as_ref).collect();
@@ -144,7 +182,11 @@ fn run(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, ruled: &Rul
         let before = reply.out.len();
         let done = store.execute(&call, &words, reply);
         let written = &reply.out[before..];
-        (done, written.first().copied(), matches!(written, b"$-1\r\n" | b"_\r\n" | b"*0\r\n" | b"%0\r\n"))
+        (
+            done,
+            written.first().copied(),
+            matches!(written, b"$-1\r\n" | b"_\r\n" | b"*0\r\n" | b"%0\r\n"),
+        )
     });
     let Done::Answered { wrote, .. } = done else {
         drop(store);
@@ -155,7 +197,11 @@ fn run(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, ruled: &Rul
         let key = request.args[*index as usize];
         let millis = millis.to_string();
         let mut reply = Reply::new(&mut ignored, Proto::Resp2);
-        store.execute(&call, &[b"PEXPIRE", key, millis.as_bytes(), b"NX"], &mut reply);
+        store.execute(
+            &call,
+            &[b"PEXPIRE", key, millis.as_bytes(), b"NX"],
+            &mut reply,
+        );
     }
     drop(store);
     if wrote && mode == Mode::RedisIsAway {
@@ -173,12 +219,25 @@ fn run(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, ruled: &Rul
 /// Hits and misses by rule, also where memory is all there is.
 fn count_read(turn: &Turn<'_>, request: Request<'_>, nothing: bool) {
     turn.worker.counters.memory_commands.inc();
-    if !matches!(request.spec.id(), CommandId::Get | CommandId::Hget | CommandId::Hgetall) {
+    if !matches!(
+        request.spec.id(),
+        CommandId::Get | CommandId::Hget | CommandId::Hgetall
+    ) {
         return;
     }
-    let Some(rule) = request.args.get(1).and_then(|key| turn.active.policy.find(key)) else { return };
+    let Some(rule) = request
+        .args
+        .get(1)
+        .and_then(|key| turn.active.policy.find(key))
+    else {
+        return;
+    };
     let counters = &turn.worker.counters.rules[usize::from(rule.0)];
-    if nothing { counters.misses.inc() } else { counters.hits.inc() }
+    if nothing {
+        counters.misses.inc();
+    } else {
+        counters.hits.inc();
+    }
 }
 
 fn call(worker: &Worker, db: u16) -> Call {
@@ -187,7 +246,9 @@ fn call(worker: &Worker, db: u16) -> Call {
         db: u32::from(db),
         databases: u32::from(DATABASES),
         now: now.since(Tick(0)),
-        unix_now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        unix_now: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default(),
         random: u64::from(worker.random()),
         max_value: MAX_VALUE,
     }
@@ -199,14 +260,21 @@ fn not_available(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, m
     }
     let name = String::from_utf8_lossy(request.args[0]).to_uppercase();
     let error = match mode {
-        Mode::LocalOnly => format!("ERR {name} is not available for keys of a rule with cache: LocalOnly"),
+        Mode::LocalOnly => {
+            format!("ERR {name} is not available for keys of a rule with cache: LocalOnly")
+        }
         Mode::NoRedis | Mode::RedisIsAway => format!("ERR {name} is not available in memory mode"),
     };
     refuse(turn, session, &error)
 }
 
 /// A command that needs a connection to Redis of its own, when there is none.
-pub fn without_redis(turn: &Turn<'_>, session: &mut Session, pin: Pin, request: Request<'_>) -> Flow {
+pub fn without_redis(
+    turn: &Turn<'_>,
+    session: &mut Session,
+    pin: Pin,
+    request: Request<'_>,
+) -> Flow {
     if session.must_wait(Lane::Local, Touches::Anything) {
         return Flow::Wait;
     }
@@ -219,11 +287,23 @@ pub fn without_redis(turn: &Turn<'_>, session: &mut Session, pin: Pin, request: 
 /// Reads a key for `PANNIER.READ`: its value as a reply, and its TTL in milliseconds.
 pub fn peek(worker: &Worker, db: u16, key: &[u8], local_only: bool) -> (Vec<u8>, i64) {
     let call = call(worker, db);
-    let store = if local_only && worker.has_upstream() { &worker.shared.local_only } else { &worker.shared.store };
+    let store = if local_only && worker.has_upstream() {
+        &worker.shared.local_only
+    } else {
+        &worker.shared.store
+    };
     let mut store = store.lock();
     let (mut value, mut ttl) = (Vec::new(), Vec::new());
-    store.execute(&call, &[b"GET", key], &mut Reply::new(&mut value, Proto::Resp3));
-    store.execute(&call, &[b"PTTL", key], &mut Reply::new(&mut ttl, Proto::Resp3));
+    store.execute(
+        &call,
+        &[b"GET", key],
+        &mut Reply::new(&mut value, Proto::Resp3),
+    );
+    store.execute(
+        &call,
+        &[b"PTTL", key],
+        &mut Reply::new(&mut ttl, Proto::Resp3),
+    );
     (value, introspect::integer(&ttl).unwrap_or(-2))
 }
 
@@ -239,18 +319,7 @@ fn kind(id: CommandId) -> Kind {
 
 fn subscribe(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
     let kind = kind(request.spec.id());
-    let proto = session.proto;
-    let subscriptions = session.subscriptions.get_or_insert_with(|| {
-        Box::new(Subscriptions {
-            subscriber: Subscriber(Arc::new(Mailbox {
-                client: Arc::clone(&turn.client.handle),
-                resp3: AtomicBool::new(proto == Proto::Resp3),
-                limit: turn.worker.output_limit(),
-                messages: Mutex::default(),
-            })),
-        })
-    });
-    let who = subscriptions.subscriber.clone();
+    let who = subscriptions(turn.client, session);
     let mut channels = turn.worker.shared.channels.lock();
     for name in &request.args[1..] {
         match channels.0.subscribe(&who, kind, name) {
@@ -291,7 +360,8 @@ pub fn unsubscribe(turn: &Turn<'_>, session: &mut Session, request: Request<'_>)
         let left = channels.0.unsubscribe(&who, kind, &name);
         session.reply(|reply| pubsub::unsubscribed(reply, kind, Some(&name), left));
     }
-    let idle = channels.0.count(&who, Kind::Channel) == 0 && channels.0.count(&who, Kind::Shard) == 0;
+    let idle =
+        channels.0.count(&who, Kind::Channel) == 0 && channels.0.count(&who, Kind::Shard) == 0;
     drop(channels);
     if idle {
         session.subscriptions = None;
@@ -307,10 +377,68 @@ pub fn while_subscribed(turn: &Turn<'_>, session: &mut Session, request: Request
             unsubscribe(turn, session, request);
             Flow::Done
         }
-        Class::Local(Local::Ping | Local::Quit | Local::Reset) => super::route(turn, session, request),
-        _ if session.proto == Proto::Resp2 => refuse(turn, session, &pinned::subscribed_only(request)),
+        Class::Local(Local::Ping | Local::Quit | Local::Reset) => {
+            super::route(turn, session, request)
+        }
+        _ if session.proto == Proto::Resp2 => {
+            refuse(turn, session, &pinned::subscribed_only(request))
+        }
         _ => super::route(turn, session, request),
     }
+}
+
+/// What a connection listens to, by kind.
+#[derive(Debug, Default)]
+pub struct Names([BTreeSet<Box<[u8]>>; 3]);
+
+impl Names {
+    /// Follows a `SUBSCRIBE` or `UNSUBSCRIBE` of any kind.
+    pub fn follow(&mut self, command: CommandId, names: &[&[u8]]) {
+        let joins = matches!(
+            command,
+            CommandId::Subscribe | CommandId::Psubscribe | CommandId::Ssubscribe
+        );
+        let known = &mut self.0[kind(command) as usize];
+        match names {
+            _ if joins => known.extend(names.iter().map(|name| Box::from(*name))),
+            [] => known.clear(),
+            names => known.retain(|name| !names.contains(&&**name)),
+        }
+    }
+}
+
+/// Takes over a subscriber of a Redis that went away; it is not told, and misses nothing that is
+/// published from now on within this sidecar (S1.10).
+pub fn adopt(client: &Rc<Client>, session: &mut Session, names: &Names) {
+    let subscriptions = subscriptions(client, session);
+    let mut channels = client.worker.shared.channels.lock();
+    for (kind, names) in [Kind::Channel, Kind::Pattern, Kind::Shard]
+        .into_iter()
+        .zip(&names.0)
+    {
+        for name in names {
+            if let Err(error) = channels.0.subscribe(&subscriptions, kind, name) {
+                tracing::warn!(client = client.handle.id, %error, "a subscription was not taken over");
+            }
+        }
+    }
+    client.handle.update(|info| info.flags = "P");
+}
+
+/// The connection's mailbox, made when first needed.
+fn subscriptions(client: &Client, session: &mut Session) -> Subscriber {
+    let proto = session.proto;
+    let subscriptions = session.subscriptions.get_or_insert_with(|| {
+        Box::new(Subscriptions {
+            subscriber: Subscriber(Arc::new(Mailbox {
+                client: Arc::clone(&client.handle),
+                resp3: AtomicBool::new(proto == Proto::Resp3),
+                limit: client.worker.output_limit(),
+                messages: Mutex::default(),
+            })),
+        })
+    });
+    subscriptions.subscriber.clone()
 }
 
 fn publish(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
@@ -340,7 +468,11 @@ fn publish(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow
 
 impl Mailbox {
     fn put(&self, write: impl FnOnce(&mut Reply<'_>)) {
-        let proto = if self.resp3.load(Acquire) { Proto::Resp3 } else { Proto::Resp2 };
+        let proto = if self.resp3.load(Acquire) {
+            Proto::Resp3
+        } else {
+            Proto::Resp2
+        };
         let mut message = Vec::new();
         write(&mut Reply::new(&mut message, proto));
         let mut messages = self.messages.lock();
@@ -361,7 +493,9 @@ impl Mailbox {
 pub fn deliver(client: &Rc<Client>) {
     let mut session = client.session.borrow_mut();
     let session = &mut *session;
-    let Some(subscriptions) = &session.subscriptions else { return };
+    let Some(subscriptions) = &session.subscriptions else {
+        return;
+    };
     let mut messages = subscriptions.subscriber.0.messages.lock();
     for message in messages.0.drain(..) {
         session.out.extend_from_slice(&message);
@@ -372,14 +506,24 @@ pub fn deliver(client: &Rc<Client>) {
 /// Messages from now on come in the session's protocol version.
 pub fn protocol_changed(session: &mut Session) {
     if let Some(subscriptions) = &session.subscriptions {
-        subscriptions.subscriber.0.resp3.store(session.proto == Proto::Resp3, Release);
+        subscriptions
+            .subscriber
+            .0
+            .resp3
+            .store(session.proto == Proto::Resp3, Release);
     }
 }
 
 /// The connection is gone, or starts over.
 pub fn unsubscribe_all(client: &Client, session: &mut Session) {
     if let Some(subscriptions) = session.subscriptions.take() {
-        client.worker.shared.channels.lock().0.remove(&subscriptions.subscriber);
+        client
+            .worker
+            .shared
+            .channels
+            .lock()
+            .0
+            .remove(&subscriptions.subscriber);
     }
 }
 
@@ -399,10 +543,19 @@ pub fn redis_is_back(worker: &Worker) {
     }
     let subscribers = worker.shared.channels.lock().0.subscribers();
     if subscribers > 0 {
-        for client in worker.shared.clients.all().iter().filter(|client| client.info().flags == "P") {
+        for client in worker
+            .shared
+            .clients
+            .all()
+            .iter()
+            .filter(|client| client.info().flags == "P")
+        {
             client.kill();
         }
-        tracing::info!(subscribers, "subscribers of memory mode were closed, to subscribe at redis again");
+        tracing::info!(
+            subscribers,
+            "subscribers of memory mode were closed, to subscribe at redis again"
+        );
     }
 }
 

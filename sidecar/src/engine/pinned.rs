@@ -11,7 +11,9 @@ use smallvec::SmallVec;
 use super::{
     Flow, Request, Turn, expiry, forward,
     forward::Ruled,
-    local, memory, refuse,
+    local,
+    memory::{self, Names},
+    refuse,
     reply::{After, ClientTarget, ReplyChange, Target},
 };
 use crate::{
@@ -20,8 +22,8 @@ use crate::{
         session::{Lane, Session, Touches},
     },
     command::{
-        self, Class, CommandId, KeyPositions, Local, Pin, Refused, ReplyRewrite, apply_prefix, class, strip_reply,
-        write_command,
+        self, Class, CommandId, KeyPositions, Local, Pin, Refused, ReplyRewrite, apply_prefix,
+        class, strip_reply, write_command,
     },
     resp::{
         Proto,
@@ -77,6 +79,8 @@ enum Phase {
 struct Subscribed {
     channels: i64,
     shards: i64,
+    /// What was asked for, for memory mode to take over.
+    names: Names,
     /// Confirmations that have not come yet.
     joining: usize,
     leaving: usize,
@@ -101,7 +105,9 @@ impl Pinned {
 
     fn is_free(&self) -> bool {
         self.transaction.phase == Phase::None
-            && !self.monitor && self.alone.is_none() && self.subscribed.is_none()
+            && !self.monitor
+            && self.alone.is_none()
+            && self.subscribed.is_none()
     }
 
     /// Whether commands are being queued.
@@ -143,7 +149,9 @@ pub fn begin(turn: &Turn<'_>, session: &mut Session, pin: Pin, request: Request<
     let link = match take_link(turn, session) {
         Ok(link) => link,
         Err(None) => return Flow::Wait,
-        Err(Some(_)) if memory_mode(turn, session) => return memory::without_redis(turn, session, pin, request),
+        Err(Some(_)) if memory_mode(turn, session) => {
+            return memory::without_redis(turn, session, pin, request);
+        }
         Err(Some(why)) => {
             let text = super::reply::error_text(turn.worker, spec.id(), &Lost::Unavailable(why));
             return refuse(turn, session, &text);
@@ -158,7 +166,10 @@ pub fn begin(turn: &Turn<'_>, session: &mut Session, pin: Pin, request: Request<
 
 fn memory_mode(turn: &Turn<'_>, session: &Session) -> bool {
     let set = turn.worker.links(session.db);
-    set.is_some_and(|set| turn.worker.in_memory_mode(set.plain(turn.worker, session.proto)))
+    set.is_some_and(|set| {
+        turn.worker
+            .in_memory_mode(set.plain(turn.worker, session.proto))
+    })
 }
 
 /// A connected link; `Err(None)`: not yet.
@@ -229,14 +240,24 @@ pub fn wait_for_replicas(turn: &Turn<'_>, session: &mut Session, request: Reques
 
 /// Runs a command of a client that has a connection of its own.
 pub fn handle(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
-    let Some(pinned) = &session.pinned else { return super::route(turn, session, request) };
+    let Some(pinned) = &session.pinned else {
+        return super::route(turn, session, request);
+    };
     let id = request.spec.id();
     let flow = match id {
         CommandId::Quit | CommandId::Reset => {
-            let which = if id == CommandId::Quit { Local::Quit } else { Local::Reset };
+            let which = if id == CommandId::Quit {
+                Local::Quit
+            } else {
+                Local::Reset
+            };
             return local::answer(turn, session, which, request);
         }
-        _ if pinned.monitor => refuse(turn, session, "ERR only QUIT and RESET are possible in MONITOR"),
+        _ if pinned.monitor => refuse(
+            turn,
+            session,
+            "ERR only QUIT and RESET are possible in MONITOR",
+        ),
         _ if pinned.subscribed.is_some() => while_subscribed(turn, session, request),
         _ if pinned.is_open() => in_multi(turn, session, request),
         _ => while_watching(turn, session, request),
@@ -246,7 +267,11 @@ pub fn handle(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> F
 }
 
 fn while_subscribed(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
-    let Some(subscribed) = session.pinned.as_ref().and_then(|pinned| pinned.subscribed.as_ref()) else {
+    let Some(subscribed) = session
+        .pinned
+        .as_ref()
+        .and_then(|pinned| pinned.subscribed.as_ref())
+    else {
         return Flow::Wait;
     };
     let class = class(request.spec, request.args, turn.allowed(request.args[0]));
@@ -259,9 +284,11 @@ fn while_subscribed(turn: &Turn<'_>, session: &mut Session, request: Request<'_>
         Class::Local(Local::Select) => select(turn, session, request),
         Class::Local(which) => local::answer(turn, session, which, request),
         Class::Refused(reason) => refuse(turn, session, &reason.message(request.args[0])),
-        Class::Pin(Pin::Multi | Pin::Watch | Pin::Monitor) => {
-            refuse(turn, session, "ERR MULTI, WATCH and MONITOR are not possible while subscribed: use another connection")
-        }
+        Class::Pin(Pin::Multi | Pin::Watch | Pin::Monitor) => refuse(
+            turn,
+            session,
+            "ERR MULTI, WATCH and MONITOR are not possible while subscribed: use another connection",
+        ),
         Class::Pin(pin) => send_alone(turn, session, pin, request),
         _ => send_plain(turn, session, request),
     }
@@ -282,9 +309,11 @@ fn while_watching(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) 
         Class::Local(Local::Info | Local::ConfigGet) => send_plain(turn, session, request),
         Class::Local(which) => local::answer(turn, session, which, request),
         Class::Refused(reason) => refuse(turn, session, &reason.message(request.args[0])),
-        Class::Pin(Pin::Subscribe | Pin::Monitor) | Class::Unsubscribe => {
-            refuse(turn, session, "ERR not possible while keys are watched: say UNWATCH first or use another connection")
-        }
+        Class::Pin(Pin::Subscribe | Pin::Monitor) | Class::Unsubscribe => refuse(
+            turn,
+            session,
+            "ERR not possible while keys are watched: say UNWATCH first or use another connection",
+        ),
         Class::Pin(pin @ (Pin::Block | Pin::Once)) => send_alone(turn, session, pin, request),
         Class::OnWriter => send_alone(turn, session, Pin::Block, request),
         _ => send_plain(turn, session, request),
@@ -312,11 +341,15 @@ fn in_multi(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flo
             | Local::Role
             | Local::Cluster,
         ) => None,
-        Class::Local(_) => Some(format!("ERR {} is not possible inside MULTI through Pannier", spec.name())),
+        Class::Local(_) => Some(format!(
+            "ERR {} is not possible inside MULTI through Pannier",
+            spec.name()
+        )),
         Class::Refused(reason) => Some(reason.message(args[0])),
-        Class::Pin(Pin::Subscribe | Pin::Monitor) | Class::Unsubscribe => {
-            Some(format!("ERR {} is not possible inside MULTI through Pannier", spec.name()))
-        }
+        Class::Pin(Pin::Subscribe | Pin::Monitor) | Class::Unsubscribe => Some(format!(
+            "ERR {} is not possible inside MULTI through Pannier",
+            spec.name()
+        )),
         _ => None,
     };
     match error {
@@ -340,7 +373,12 @@ fn queue(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
     flow
 }
 
-fn queue_keyed(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, found: &mut KeyPositions) -> Flow {
+fn queue_keyed(
+    turn: &Turn<'_>,
+    session: &mut Session,
+    request: Request<'_>,
+    found: &mut KeyPositions,
+) -> Flow {
     let ruled = match rule(turn, request, found) {
         Ok(ruled) => ruled,
         Err(error) => return abort(turn, session, &error),
@@ -350,34 +388,66 @@ fn queue_keyed(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, fou
         Err(reason) => return abort(turn, session, &reason.message(request.args[0])),
     };
     let after = forward::after(turn, request, &ruled, ReplyRewrite::None, found);
-    let Some(pinned) = &mut session.pinned else { return Flow::Wait };
+    let Some(pinned) = &mut session.pinned else {
+        return Flow::Wait;
+    };
     pinned.transaction.queued.push(prepared.rewrite);
     pinned.transaction.flush |= after.flush;
     if after.marked {
         pinned.transaction.keys.extend(after.keys);
     }
-    let follow = prepared.follow.iter().map(|(index, ms)| (Box::from(request.args[*index as usize]), *ms));
+    let follow = prepared
+        .follow
+        .iter()
+        .map(|(index, ms)| (Box::from(request.args[*index as usize]), *ms));
     pinned.transaction.follow.extend(follow);
     let link = Rc::clone(&pinned.link);
-    send(turn, session, &link, request.spec.id(), None, &prepared.bytes);
+    send(
+        turn,
+        session,
+        &link,
+        request.spec.id(),
+        None,
+        &prepared.bytes,
+    );
     Flow::Done
 }
 
 fn exec(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
-    let Some(pinned) = &mut session.pinned else { return Flow::Wait };
+    let Some(pinned) = &mut session.pinned else {
+        return Flow::Wait;
+    };
     let link = Rc::clone(&pinned.link);
-    let mut after = After { marked: true, keys: std::mem::take(&mut pinned.transaction.keys), flush: pinned.transaction.flush, ..After::default() };
+    let mut after = After {
+        marked: true,
+        keys: std::mem::take(&mut pinned.transaction.keys),
+        flush: pinned.transaction.flush,
+        ..After::default()
+    };
     if pinned.transaction.phase == Phase::Aborted {
         after.settle(turn.worker);
-        link.send(Target::Ignore, false, |out| write_command(&[b"DISCARD"], out));
+        link.send(Target::Ignore, false, |out| {
+            write_command(&[b"DISCARD"], out);
+        });
         pinned.transaction.phase = Phase::None;
-        return refuse(turn, session, "EXECABORT Transaction discarded because of previous errors.");
+        return refuse(
+            turn,
+            session,
+            "EXECABORT Transaction discarded because of previous errors.",
+        );
     }
     let queued = std::mem::take(&mut pinned.transaction.queued);
     if turn.active.prefix.is_some() && queued.iter().any(|rewrite| *rewrite != ReplyRewrite::None) {
         after.change = ReplyChange::Exec(queued);
     }
-    let number = send(turn, session, &link, request.spec.id(), Some(after), b"*1\r\n$4\r\nEXEC\r\n");
+    let number = send(
+        turn,
+        session,
+        &link,
+        request.spec.id(),
+        Some(after),
+        b"*1\r\n$4\r\nEXEC\r\n",
+    );
     wait_for(session, number);
     Flow::Done
 }
@@ -405,7 +475,12 @@ fn rule(turn: &Turn<'_>, request: Request<'_>, found: &mut KeyPositions) -> Resu
     Ok(ruled)
 }
 
-fn prepare(turn: &Turn<'_>, request: Request<'_>, ruled: &Ruled, found: &mut KeyPositions) -> Result<Prepared, Refused> {
+fn prepare(
+    turn: &Turn<'_>,
+    request: Request<'_>,
+    ruled: &Ruled,
+    found: &mut KeyPositions,
+) -> Result<Prepared, Refused> {
     let adjusted = expiry::adjust(turn, request, ruled);
     let words = adjusted.change.apply(request.args);
     let words: SmallVec<[&[u8]; 8]> = words.iter().map(AsRef::as_ref).collect();
@@ -417,7 +492,11 @@ fn prepare(turn: &Turn<'_>, request: Request<'_>, ruled: &Ruled, found: &mut Key
         }
         Some(prefix) => apply_prefix(prefix, request.spec, &words, found, &mut bytes)?,
     };
-    Ok(Prepared { bytes, rewrite, follow: adjusted.follow })
+    Ok(Prepared {
+        bytes,
+        rewrite,
+        follow: adjusted.follow,
+    })
 }
 
 /// Sends a command over the client's link; its reply is awaited in turn.
@@ -467,7 +546,13 @@ fn send_alone(turn: &Turn<'_>, session: &mut Session, pin: Pin, request: Request
     if session.unanswered() > 0 {
         return Flow::Wait;
     }
-    let Some(link) = session.pinned.as_ref().map(|pinned| Rc::clone(&pinned.link)) else { return Flow::Wait };
+    let Some(link) = session
+        .pinned
+        .as_ref()
+        .map(|pinned| Rc::clone(&pinned.link))
+    else {
+        return Flow::Wait;
+    };
     link.patient.set(pin != Pin::Once);
     if matches!(request.spec.id(), CommandId::Wait | CommandId::Waitaof) {
         link.send(Target::Ignore, false, |out| write_command(&[b"PING"], out));
@@ -495,12 +580,19 @@ fn send_keyed(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> R
     turn.worker.positions.replace(found);
     let (prepared, mut after) = result?;
     let id = request.spec.id();
-    let pinned = session.pinned.as_mut().ok_or("ERR the connection was closed")?;
+    let pinned = session
+        .pinned
+        .as_mut()
+        .ok_or("ERR the connection was closed")?;
     match id {
         CommandId::Multi if !pinned.is_open() => pinned.transaction.phase = Phase::Open,
         CommandId::Watch if !pinned.is_open() => pinned.transaction.phase = Phase::Watching,
         CommandId::Discard => {
-            after = After { marked: true, keys: std::mem::take(&mut pinned.transaction.keys), ..After::default() };
+            after = After {
+                marked: true,
+                keys: std::mem::take(&mut pinned.transaction.keys),
+                ..After::default()
+            };
         }
         _ => {}
     }
@@ -512,11 +604,25 @@ fn send_keyed(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> R
     Ok(number)
 }
 
-fn send(turn: &Turn<'_>, session: &mut Session, link: &Link, command: CommandId, after: Option<After>, bytes: &[u8]) -> u64 {
+fn send(
+    turn: &Turn<'_>,
+    session: &mut Session,
+    link: &Link,
+    command: CommandId,
+    after: Option<After>,
+    bytes: &[u8],
+) -> u64 {
     let number = session.reserve(Lane::Pinned, Touches::Anything);
     let after = after.filter(|after| !after.is_nothing()).map(Box::new);
-    let target = ClientTarget { client: Rc::clone(turn.client), number, command, after };
-    link.send(Target::Client(target), false, |out| out.extend_from_slice(bytes));
+    let target = ClientTarget {
+        client: Rc::clone(turn.client),
+        number,
+        command,
+        after,
+    };
+    link.send(Target::Client(target), false, |out| {
+        out.extend_from_slice(bytes);
+    });
     number
 }
 
@@ -526,10 +632,16 @@ fn subscribe(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Fl
     if !spec.arity_matches(args.len()) {
         return refuse(turn, session, &command::wrong_arity(spec));
     }
-    let Some(pinned) = &mut session.pinned else { return Flow::Wait };
+    let Some(pinned) = &mut session.pinned else {
+        return Flow::Wait;
+    };
     let names = args.len() - 1;
     let subscribed = pinned.subscribed.get_or_insert_default();
-    if matches!(spec.id(), CommandId::Subscribe | CommandId::Psubscribe | CommandId::Ssubscribe) {
+    subscribed.names.follow(spec.id(), &args[1..]);
+    if matches!(
+        spec.id(),
+        CommandId::Subscribe | CommandId::Psubscribe | CommandId::Ssubscribe
+    ) {
         subscribed.joining += names;
     } else {
         subscribed.leaving += names.max(1);
@@ -539,7 +651,9 @@ fn subscribe(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Fl
     match &turn.active.prefix {
         None => write_command(args, &mut bytes),
         Some(prefix) => {
-            if let Err(reason) = apply_prefix(prefix, spec, args, &mut KeyPositions::new(), &mut bytes) {
+            if let Err(reason) =
+                apply_prefix(prefix, spec, args, &mut KeyPositions::new(), &mut bytes)
+            {
                 return refuse(turn, session, &reason.message(args[0]));
             }
         }
@@ -554,20 +668,27 @@ fn subscribe(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Fl
 pub fn take_message(client: &Rc<Client>, link: &Link, frame: &[u8]) -> bool {
     let mut session = client.session.borrow_mut();
     let session = &mut *session;
-    let Some(pinned) = &mut session.pinned else { return false };
+    let Some(pinned) = &mut session.pinned else {
+        return false;
+    };
     let unasked = link.in_flight() == 0;
     if pinned.monitor && unasked {
         session.out.extend_from_slice(frame);
         client.worker.mark_dirty(client);
         return true;
     }
-    let Some(subscribed) = &mut pinned.subscribed else { return false };
+    let Some(subscribed) = &mut pinned.subscribed else {
+        return false;
+    };
     if unasked && is_error(frame) {
         subscribed.joining = 0;
         subscribed.leaving = 0;
     } else {
-        let is_message = is_push(frame) || (session.proto == Proto::Resp2 && frame.first() == Some(&b'*'));
-        let Some(kind) = is_message.then(|| message_kind(frame)).flatten() else { return false };
+        let is_message =
+            is_push(frame) || (session.proto == Proto::Resp2 && frame.first() == Some(&b'*'));
+        let Some(kind) = is_message.then(|| message_kind(frame)).flatten() else {
+            return false;
+        };
         subscribed.count(&kind);
     }
     let active = client.worker.active();
@@ -599,9 +720,15 @@ fn message_kind(frame: &[u8]) -> Option<MessageKind> {
     };
     Some(match parts.first()?.text()? {
         b"message" | b"pmessage" | b"smessage" => MessageKind::Message,
-        b"subscribe" | b"psubscribe" => MessageKind::Joined { shard: false, count },
+        b"subscribe" | b"psubscribe" => MessageKind::Joined {
+            shard: false,
+            count,
+        },
         b"ssubscribe" => MessageKind::Joined { shard: true, count },
-        b"unsubscribe" | b"punsubscribe" => MessageKind::Left { shard: false, count },
+        b"unsubscribe" | b"punsubscribe" => MessageKind::Left {
+            shard: false,
+            count,
+        },
         b"sunsubscribe" => MessageKind::Left { shard: true, count },
         _ => return None,
     })
@@ -618,7 +745,11 @@ impl Pinned {
         let replies = Value::read(frame).ok()?;
         let replies = replies.list()?;
         let done = |place: usize| matches!(replies.get(place), Some(Value::Text(_)));
-        selects.into_iter().rev().find(|(place, _)| done(*place)).map(|(_, db)| db)
+        selects
+            .into_iter()
+            .rev()
+            .find(|(place, _)| done(*place))
+            .map(|(_, db)| db)
     }
 
     /// Gives the link back to its set.
@@ -635,11 +766,19 @@ impl Subscribed {
             MessageKind::Message => {}
             MessageKind::Joined { shard, count } => {
                 self.joining = self.joining.saturating_sub(1);
-                *(if *shard { &mut self.shards } else { &mut self.channels }) = *count;
+                *(if *shard {
+                    &mut self.shards
+                } else {
+                    &mut self.channels
+                }) = *count;
             }
             MessageKind::Left { shard, count } => {
                 self.leaving = self.leaving.saturating_sub(1);
-                *(if *shard { &mut self.shards } else { &mut self.channels }) = *count;
+                *(if *shard {
+                    &mut self.shards
+                } else {
+                    &mut self.channels
+                }) = *count;
             }
         }
     }
@@ -653,7 +792,9 @@ impl Subscribed {
 pub fn answered(client: &Rc<Client>, link: &Link, command: CommandId, number: u64, frame: &[u8]) {
     let mut session = client.session.borrow_mut();
     let session = &mut *session;
-    let Some(pinned) = &mut session.pinned else { return };
+    let Some(pinned) = &mut session.pinned else {
+        return;
+    };
     match command {
         CommandId::Exec => {
             pinned.transaction.phase = Phase::None;
@@ -675,19 +816,24 @@ pub fn answered(client: &Rc<Client>, link: &Link, command: CommandId, number: u6
                 pinned.moved = true;
             }
         }
-        CommandId::Multi if is_error(frame) && !frame.starts_with(b"-ERR MULTI calls") => pinned.transaction.phase = Phase::None,
+        CommandId::Multi if is_error(frame) && !frame.starts_with(b"-ERR MULTI calls") => {
+            pinned.transaction.phase = Phase::None;
+        }
         _ => {}
     }
     if pinned.alone == Some(number) {
         pinned.alone = None;
-        link.patient.set(pinned.subscribed.is_some() || pinned.monitor);
+        link.patient
+            .set(pinned.subscribed.is_some() || pinned.monitor);
     }
     settle(client, session);
 }
 
 /// Gives the link back when nothing needs it any longer.
 fn settle(client: &Rc<Client>, session: &mut Session) {
-    let Some(pinned) = &mut session.pinned else { return };
+    let Some(pinned) = &mut session.pinned else {
+        return;
+    };
     if pinned.subscribed.as_ref().is_some_and(Subscribed::is_over) {
         pinned.subscribed = None;
         pinned.link.patient.set(pinned.alone.is_some());
@@ -706,23 +852,75 @@ fn settle(client: &Rc<Client>, session: &mut Session) {
 /// be by Redis itself.
 pub fn lost(client: &Rc<Client>, _: &Lost) {
     let mut session = client.session.borrow_mut();
-    let Some(pinned) = session.pinned.take() else { return };
+    let Some(pinned) = session.pinned.take() else {
+        return;
+    };
     for key in &pinned.transaction.keys {
         client.worker.shared.tier.end_write(key);
     }
     pinned.give_back(client, false);
-    if pinned.transaction.phase != Phase::None || pinned.monitor || pinned.subscribed.is_some() {
-        session.closing = true;
-    }
     client.handle.update(|info| info.flags = "");
+    match pinned.subscribed {
+        Some(subscribed) if client.worker.memory_when_unavailable() => {
+            session.orphaned = Some(subscribed.names);
+            ask_for_verdict(client, session.proto, session.db);
+        }
+        None if pinned.transaction.phase == Phase::None && !pinned.monitor => {}
+        _ => session.closing = true,
+    }
+}
+
+/// A subscriber's own connection broke, and memory mode may take it over: the shared link tells
+/// whether it was Redis that went away, or only this connection.
+fn ask_for_verdict(client: &Rc<Client>, proto: Proto, db: u16) {
+    let target = Target::Verdict(Rc::clone(client));
+    let plain = client
+        .worker
+        .links(db)
+        .map(|set| Rc::clone(set.plain(&client.worker, proto)));
+    match plain {
+        Some(link) if link.is_up() => {
+            link.send(target, false, |out| write_command(&[b"PING"], out));
+        }
+        // Later: the session is borrowed now.
+        _ => {
+            let client = Rc::clone(client);
+            tokio::task::spawn_local(async move { redis_is_gone(&client) });
+        }
+    }
+}
+
+/// Only the subscriber's own connection broke: the app has to know that it may have missed
+/// messages.
+pub fn redis_lives(client: &Rc<Client>) {
+    let mut session = client.session.borrow_mut();
+    if session.orphaned.take().is_some() {
+        session.closing = true;
+        drop(session);
+        client.wake();
+    }
+}
+
+/// Redis is away: the subscriber listens in memory mode.
+pub fn redis_is_gone(client: &Rc<Client>) {
+    let mut session = client.session.borrow_mut();
+    if let Some(names) = session.orphaned.take() {
+        memory::adopt(client, &mut session, &names);
+        drop(session);
+        client.wake();
+    }
 }
 
 /// `CLIENT UNBLOCK` came for this client.
 pub fn take_unblock(client: &Rc<Client>) {
-    let Some(with_error) = client.handle.take_unblock() else { return };
+    let Some(with_error) = client.handle.take_unblock() else {
+        return;
+    };
     let mut session = client.session.borrow_mut();
     let session = &mut *session;
-    let Some(number) = session.pinned.as_ref().and_then(|pinned| pinned.alone) else { return };
+    let Some(number) = session.pinned.as_ref().and_then(|pinned| pinned.alone) else {
+        return;
+    };
     let (proto, command) = (session.proto, session.command);
     session.complete(number, |out| {
         let mut reply = Reply::new(out, proto);
@@ -745,7 +943,9 @@ pub fn release(client: &Rc<Client>, session: &mut Session) {
     {
         set.unpin(&link, false);
     }
-    let Some(pinned) = session.pinned.take() else { return };
+    let Some(pinned) = session.pinned.take() else {
+        return;
+    };
     for key in &pinned.transaction.keys {
         client.worker.shared.tier.end_write(key);
     }

@@ -3,7 +3,6 @@
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use super::{
-
     flight::{Flight, ManyRead},
     pinned,
 };
@@ -33,6 +32,8 @@ pub enum Target {
     ManyTtl(Rc<ManyRead>, usize),
     /// Their values.
     ManyValue(Rc<ManyRead>),
+    /// A subscriber whose own connection broke: does Redis live?
+    Verdict(Rc<Client>),
     /// The proof that a tracked link lives, sent at that time.
     Proof(Tick),
     /// Nobody.
@@ -87,7 +88,10 @@ pub enum ReplyChange {
 impl After {
     /// Whether nothing is to be done.
     pub fn is_nothing(&self) -> bool {
-        self.keys.is_empty() && !self.flush && self.change == ReplyChange::None && self.mask.is_none()
+        self.keys.is_empty()
+            && !self.flush
+            && self.change == ReplyChange::None
+            && self.mask.is_none()
     }
 
     /// Drops what the command may have changed.
@@ -122,13 +126,25 @@ pub fn answered(link: &Link, target: Target, since: Tick, frame: &[u8]) {
             prove(link, worker, since);
             read.values(worker, frame);
         }
+        Target::Verdict(client) => pinned::redis_lives(&client),
         Target::Proof(sent) => proof(link, worker, sent, frame),
         Target::Ignore => {}
     }
 }
 
-fn client_answered(link: &Link, worker: &Rc<Worker>, target: ClientTarget, since: Tick, frame: &[u8]) {
-    let ClientTarget { client, number, command, after } = target;
+fn client_answered(
+    link: &Link,
+    worker: &Rc<Worker>,
+    target: ClientTarget,
+    since: Tick,
+    frame: &[u8],
+) {
+    let ClientTarget {
+        client,
+        number,
+        command,
+        after,
+    } = target;
     let failed = is_error(frame);
     count(worker, command, failed, worker.now().since(since));
     match after {
@@ -153,9 +169,14 @@ fn write_changed(worker: &Worker, after: &After, link: &Link, frame: &[u8], out:
     let before = out.len();
     let stripped = match (&after.change, &active.prefix) {
         (ReplyChange::Prefix(rewrite), Some(prefix)) => {
-            matches!(strip_reply(*rewrite, prefix, frame, out), Ok(Stripped::Written))
+            matches!(
+                strip_reply(*rewrite, prefix, frame, out),
+                Ok(Stripped::Written)
+            )
         }
-        (ReplyChange::Exec(queued), Some(prefix)) => strip_exec_reply(queued, prefix, frame, out).is_ok(),
+        (ReplyChange::Exec(queued), Some(prefix)) => {
+            strip_exec_reply(queued, prefix, frame, out).is_ok()
+        }
         (ReplyChange::Info, _) if !is_error(frame) => {
             super::local::append_info(worker, link.proto(), frame, out);
             true
@@ -180,12 +201,26 @@ fn write_changed(worker: &Worker, after: &After, link: &Link, frame: &[u8], out:
 }
 
 /// `onWriteError: Log`: the app gets the reply of a write that succeeded.
-fn mask_error(worker: &Worker, command: CommandId, after: &After, error: &[u8], out: &mut Vec<u8>) -> bool {
+fn mask_error(
+    worker: &Worker,
+    command: CommandId,
+    after: &After,
+    error: &[u8],
+    out: &mut Vec<u8>,
+) -> bool {
     let Some(rule) = after.mask else { return false };
-    let Some(reply) = success_reply(command) else { return false };
-    worker.counters.rules[usize::from(rule)].write_errors_masked.inc();
+    let Some(reply) = success_reply(command) else {
+        return false;
+    };
+    worker.counters.rules[usize::from(rule)]
+        .write_errors_masked
+        .inc();
     let active = worker.active();
-    let name = active.policy.rules().get(usize::from(rule)).map_or("", |rule| &rule.name);
+    let name = active
+        .policy
+        .rules()
+        .get(usize::from(rule))
+        .map_or("", |rule| &rule.name);
     let error = String::from_utf8_lossy(&error[1..]);
     tracing::warn!(rule = name, command = ?command, error = error.trim_end(), "a failed write was not shown to the app");
     out.extend_from_slice(reply);
@@ -216,7 +251,12 @@ fn success_reply(command: CommandId) -> Option<&'static [u8]> {
 /// No reply will come.
 pub fn lost(worker: &Rc<Worker>, target: Target, lost: &Lost) {
     match target {
-        Target::Client(ClientTarget { client, number, command, after }) => {
+        Target::Client(ClientTarget {
+            client,
+            number,
+            command,
+            after,
+        }) => {
             count(worker, command, true, Duration::ZERO);
             if let Some(after) = &after {
                 after.settle(worker);
@@ -226,6 +266,7 @@ pub fn lost(worker: &Rc<Worker>, target: Target, lost: &Lost) {
             client.complete(number, |out, _| out.extend_from_slice(&frame));
         }
         Target::FlightTtl(_) | Target::ManyTtl(..) | Target::Proof(_) | Target::Ignore => {}
+        Target::Verdict(client) => pinned::redis_is_gone(&client),
         Target::FlightValue(flight) => flight.lost(worker, lost),
         Target::ManyValue(read) => read.lost(worker, lost),
     }
@@ -235,7 +276,11 @@ pub fn lost(worker: &Rc<Worker>, target: Target, lost: &Lost) {
 pub fn failure(worker: &Worker, command: CommandId, after: &After, lost: &Lost) -> Vec<u8> {
     let (mut error, mut out) = (Vec::new(), Vec::new());
     Reply::new(&mut error, Proto::Resp2).error(&error_text(worker, command, lost));
-    if mask_error(worker, command, after, &error, &mut out) { out } else { error }
+    if mask_error(worker, command, after, &error, &mut out) {
+        out
+    } else {
+        error
+    }
 }
 
 /// What the app is told. The prefix is `ERR` whatever happened: clients retry `LOADING`,
@@ -258,7 +303,9 @@ pub fn error_text(worker: &Worker, command: CommandId, lost: &Lost) -> String {
 fn count(worker: &Worker, command: CommandId, failed: bool, took: Duration) {
     let counters = &worker.counters.commands[command as usize];
     counters.outcomes[usize::from(failed)].inc();
-    counters.duration.observe(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), 1);
+    counters
+        .duration
+        .observe(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), 1);
     let threshold = worker.slow_log_threshold();
     if took > threshold && !threshold.is_zero() {
         tracing::warn!(command = ?command, millis = took.as_millis(), "slow operation");
@@ -283,7 +330,10 @@ fn proof(link: &Link, worker: &Worker, sent: Tick, frame: &[u8]) {
     }
     worker.counters.flushes[Flush::Doubt as usize].inc();
     let answer = String::from_utf8_lossy(&frame[1..]);
-    tracing::warn!(answer = answer.trim_end(), "redis is in doubt; the local tier was flushed");
+    tracing::warn!(
+        answer = answer.trim_end(),
+        "redis is in doubt; the local tier was flushed"
+    );
     if let Some(tier) = &link.tier {
         tier.break_proof();
     }
@@ -292,22 +342,26 @@ fn proof(link: &Link, worker: &Worker, sent: Tick, frame: &[u8]) {
 /// `>2 invalidate [key …]`, or null for everything.
 pub fn pushed(link: &Link, frame: &[u8]) {
     let worker = link.worker();
-    let Ok(Value::List(parts)) = Value::read(frame) else { return };
-    let [Value::Text(b"invalidate"), what] = parts.as_slice() else { return };
+    let Ok(Value::List(parts)) = Value::read(frame) else {
+        return;
+    };
+    let [Value::Text(b"invalidate"), what] = parts.as_slice() else {
+        return;
+    };
     if let Value::List(keys) = what {
-            let active = worker.active();
-            for key in keys.iter().filter_map(Value::text) {
-                worker.counters.invalidations.inc();
-                let key = match &active.prefix {
-                    None => Some(key),
-                    Some(prefix) => key.strip_prefix(prefix.raw()),
-                };
-                if let Some(key) = key {
-                    worker.shared.tier.invalidate(key);
-                }
+        let active = worker.active();
+        for key in keys.iter().filter_map(Value::text) {
+            worker.counters.invalidations.inc();
+            let key = match &active.prefix {
+                None => Some(key),
+                Some(prefix) => key.strip_prefix(prefix.raw()),
+            };
+            if let Some(key) = key {
+                worker.shared.tier.invalidate(key);
             }
+        }
     } else {
-            worker.counters.flushes[Flush::ServerFlush as usize].inc();
-            worker.shared.tier.flush();
+        worker.counters.flushes[Flush::ServerFlush as usize].inc();
+        worker.shared.tier.flush();
     }
 }

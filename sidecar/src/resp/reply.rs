@@ -46,7 +46,9 @@ impl Scanner {
     #[inline]
     pub fn step(&mut self, buf: &[u8]) -> Result<Option<usize>, ReplyError> {
         while self.missing > 0 {
-            let Some((kind, line, next)) = line(buf, self.at)? else { return Ok(None) };
+            let Some((kind, line, next)) = line(buf, self.at)? else {
+                return Ok(None);
+            };
             self.missing -= 1;
             match kind {
                 b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => self.at = next,
@@ -91,7 +93,9 @@ type Line<'a> = (u8, &'a [u8], usize);
 /// The line at `at`, if it is complete.
 #[inline]
 fn line(buf: &[u8], at: usize) -> Result<Option<Line<'_>>, ReplyError> {
-    let Some(&kind) = buf.get(at) else { return Ok(None) };
+    let Some(&kind) = buf.get(at) else {
+        return Ok(None);
+    };
     let rest = &buf[at + 1..];
     match memchr::memchr(b'\r', &rest[..rest.len().min(MAX_LINE)]) {
         Some(end) if rest.len() > end + 1 => Ok(Some((kind, &rest[..end], at + 1 + end + 2))),
@@ -157,7 +161,9 @@ impl<'a> Value<'a> {
             b'$' | b'=' | b'!' => match usize::try_from(number(text)?) {
                 Err(_) => (Self::Null, next),
                 Ok(len) => {
-                    let bytes = buf.get(next..next.saturating_add(len)).ok_or(ReplyError::Length)?;
+                    let bytes = buf
+                        .get(next..next.saturating_add(len))
+                        .ok_or(ReplyError::Length)?;
                     let value = match kind {
                         b'!' => Self::Error(bytes),
                         b'=' => Self::Text(bytes.get(4..).unwrap_or(bytes)),
@@ -216,10 +222,14 @@ impl<'a> Value<'a> {
     /// The value of `key` in a map, or in the flat array that RESP2 has for it.
     pub fn field(&self, key: &[u8]) -> Option<&Value<'a>> {
         match self {
-            Self::Map(pairs) => pairs.iter().find(|(k, _)| k.text() == Some(key)).map(|(_, v)| v),
-            Self::List(items) => {
-                items.chunks_exact(2).find(|pair| pair[0].text() == Some(key)).map(|pair| &pair[1])
-            }
+            Self::Map(pairs) => pairs
+                .iter()
+                .find(|(k, _)| k.text() == Some(key))
+                .map(|(_, v)| v),
+            Self::List(items) => items
+                .chunks_exact(2)
+                .find(|pair| pair[0].text() == Some(key))
+                .map(|pair| &pair[1]),
             _ => None,
         }
     }
@@ -278,10 +288,18 @@ mod tests {
             "(123456789012345678901234567890\r\n",
         ] {
             let wire = format!("{frame}+next\r\n");
-            assert_eq!(Scanner::default().step(wire.as_bytes()), Ok(Some(frame.len())), "{frame}");
+            assert_eq!(
+                Scanner::default().step(wire.as_bytes()),
+                Ok(Some(frame.len())),
+                "{frame}"
+            );
             let mut scanner = Scanner::default();
             for end in 0..frame.len() {
-                assert_eq!(scanner.step(&frame.as_bytes()[..end]), Ok(None), "{frame} cut at {end}");
+                assert_eq!(
+                    scanner.step(&frame.as_bytes()[..end]),
+                    Ok(None),
+                    "{frame} cut at {end}"
+                );
             }
             assert_eq!(scanner.step(frame.as_bytes()), Ok(Some(frame.len())));
             Value::read(frame.as_bytes()).unwrap();
@@ -290,9 +308,18 @@ mod tests {
 
     #[test]
     fn a_server_that_lies_is_found_out() {
-        assert_eq!(Scanner::default().step(b"HTTP/1.1 400\r\n"), Err(ReplyError::Kind(b'H')));
-        assert_eq!(Scanner::default().step(b"$abc\r\n"), Err(ReplyError::Length));
-        assert_eq!(Scanner::default().step(&vec![b'+'; MAX_LINE + 10]), Err(ReplyError::LineTooLong));
+        assert_eq!(
+            Scanner::default().step(b"HTTP/1.1 400\r\n"),
+            Err(ReplyError::Kind(b'H'))
+        );
+        assert_eq!(
+            Scanner::default().step(b"$abc\r\n"),
+            Err(ReplyError::Length)
+        );
+        assert_eq!(
+            Scanner::default().step(&vec![b'+'; MAX_LINE + 10]),
+            Err(ReplyError::LineTooLong)
+        );
         let deep = "*1\r\n".repeat(100) + ":1\r\n";
         assert_eq!(Value::read(deep.as_bytes()), Err(ReplyError::TooDeep));
     }

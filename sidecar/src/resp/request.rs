@@ -76,12 +76,18 @@ pub struct Parser {
 impl Limits {
     /// Limits of an authenticated client.
     pub fn new(max_bulk: usize) -> Self {
-        Self { max_bulk, max_args: MAX_ARGS }
+        Self {
+            max_bulk,
+            max_args: MAX_ARGS,
+        }
     }
 
     /// Limits of a client that has not said `AUTH` yet.
     pub fn unauthenticated() -> Self {
-        Self { max_bulk: UNAUTHENTICATED_MAX_BULK, max_args: UNAUTHENTICATED_MAX_ARGS }
+        Self {
+            max_bulk: UNAUTHENTICATED_MAX_BULK,
+            max_args: UNAUTHENTICATED_MAX_ARGS,
+        }
     }
 
     /// Most bytes of one command, as Redis' `client-query-buffer-limit` (1 GiB by default).
@@ -222,12 +228,18 @@ fn length_line(buf: &[u8], what: &'static str) -> Result<Option<(i64, usize)>, P
 #[cold]
 fn slow_length_line(buf: &[u8], what: &'static str) -> Result<Option<(i64, usize)>, ProtocolError> {
     let Some(end) = memchr::memchr(b'\r', &buf[..buf.len().min(INLINE_MAX)]) else {
-        return if buf.len() >= INLINE_MAX { Err(ProtocolError::TooBig(what)) } else { Ok(None) };
+        return if buf.len() >= INLINE_MAX {
+            Err(ProtocolError::TooBig(what))
+        } else {
+            Ok(None)
+        };
     };
     if buf.len() < end + 2 {
         return Ok(None);
     }
-    let value = std::str::from_utf8(&buf[..end]).ok().and_then(|text| text.parse().ok());
+    let value = std::str::from_utf8(&buf[..end])
+        .ok()
+        .and_then(|text| text.parse().ok());
     match value {
         Some(value) => Ok(Some((value, end + 2))),
         None if what.starts_with("mbulk") => Err(ProtocolError::MultibulkLength),
@@ -310,7 +322,9 @@ fn inline_quoted(text: &[u8], quote: u8) -> Option<(Vec<u8>, usize)> {
 
 fn hex(text: &[u8], at: usize) -> Option<u8> {
     let digits = std::str::from_utf8(text.get(at..at + 2)?).ok()?;
-    u8::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+'))
+    u8::from_str_radix(digits, 16)
+        .ok()
+        .filter(|_| !digits.starts_with('+'))
 }
 
 #[cfg(test)]
@@ -336,7 +350,9 @@ mod tests {
 
     fn words(bytes: &[u8]) -> Vec<String> {
         let (args, _) = parse(bytes).unwrap().unwrap();
-        args.into_iter().map(|arg| String::from_utf8(arg).unwrap()).collect()
+        args.into_iter()
+            .map(|arg| String::from_utf8(arg).unwrap())
+            .collect()
     }
 
     #[test]
@@ -352,29 +368,60 @@ mod tests {
     #[test]
     fn malformed_frames_get_the_errors_of_redis() {
         for (bytes, error) in [
-            (b"*x\r\n".as_slice(), "ERR Protocol error: invalid multibulk length"),
-            (b"*2147483648\r\n", "ERR Protocol error: invalid multibulk length"),
+            (
+                b"*x\r\n".as_slice(),
+                "ERR Protocol error: invalid multibulk length",
+            ),
+            (
+                b"*2147483648\r\n",
+                "ERR Protocol error: invalid multibulk length",
+            ),
             (b"*1\r\n$-1\r\n", "ERR Protocol error: invalid bulk length"),
-            (b"*1\r\n$999999999999\r\n", "ERR Protocol error: invalid bulk length"),
+            (
+                b"*1\r\n$999999999999\r\n",
+                "ERR Protocol error: invalid bulk length",
+            ),
             (b"*1\r\n:5\r\n", "ERR Protocol error: expected '$', got ':'"),
-            (b"GET 'k\r\n", "ERR Protocol error: unbalanced quotes in request"),
-            (b"GET \"k\"x\r\n", "ERR Protocol error: unbalanced quotes in request"),
+            (
+                b"GET 'k\r\n",
+                "ERR Protocol error: unbalanced quotes in request",
+            ),
+            (
+                b"GET \"k\"x\r\n",
+                "ERR Protocol error: unbalanced quotes in request",
+            ),
         ] {
             assert_eq!(parse(bytes).unwrap_err().to_string(), error);
         }
-        assert_eq!(parse(&vec![b'a'; INLINE_MAX + 1]), Err(ProtocolError::TooBig("inline request")));
+        assert_eq!(
+            parse(&vec![b'a'; INLINE_MAX + 1]),
+            Err(ProtocolError::TooBig("inline request"))
+        );
         let endless = [b"*1\r\n$".as_slice(), &vec![b'1'; INLINE_MAX]].concat();
-        assert_eq!(parse(&endless), Err(ProtocolError::TooBig("bulk count string")));
+        assert_eq!(
+            parse(&endless),
+            Err(ProtocolError::TooBig("bulk count string"))
+        );
     }
 
     #[test]
     fn before_auth_frames_are_small() {
         let mut parser = Parser::default();
-        let error = parser.step(b"*11\r\n", Limits::unauthenticated()).unwrap_err();
-        assert_eq!(error.to_string(), "ERR Protocol error: unauthenticated multibulk length");
+        let error = parser
+            .step(b"*11\r\n", Limits::unauthenticated())
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "ERR Protocol error: unauthenticated multibulk length"
+        );
         parser.reset();
-        let error = parser.step(b"*1\r\n$20000\r\n", Limits::unauthenticated()).unwrap_err();
-        assert_eq!(error.to_string(), "ERR Protocol error: unauthenticated bulk length");
+        let error = parser
+            .step(b"*1\r\n$20000\r\n", Limits::unauthenticated())
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "ERR Protocol error: unauthenticated bulk length"
+        );
     }
 
     proptest! {

@@ -34,7 +34,10 @@ impl<'a> Reply<'a> {
     /// An error, with its prefix (`ERR …`, `WRONGTYPE …`); line breaks become blanks.
     pub fn error(&mut self, text: &str) {
         self.out.push(b'-');
-        self.out.extend(text.bytes().map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { b }));
+        self.out.extend(
+            text.bytes()
+                .map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { b }),
+        );
         self.crlf();
     }
 
@@ -204,8 +207,14 @@ mod tests {
         assert_eq!(both(|r| r.map(2)), ["*4\r\n", "%2\r\n"]);
         assert_eq!(both(|r| r.double(1.5)), ["$3\r\n1.5\r\n", ",1.5\r\n"]);
         assert_eq!(both(|r| r.boolean(true)), [":1\r\n", "#t\r\n"]);
-        assert_eq!(both(|r| r.verbatim("a")), ["$1\r\na\r\n", "=5\r\ntxt:a\r\n"]);
-        assert_eq!(both(|r| r.integer(i64::MIN)), [":-9223372036854775808\r\n"; 2]);
+        assert_eq!(
+            both(|r| r.verbatim("a")),
+            ["$1\r\na\r\n", "=5\r\ntxt:a\r\n"]
+        );
+        assert_eq!(
+            both(|r| r.integer(i64::MIN)),
+            [":-9223372036854775808\r\n"; 2]
+        );
         assert_eq!(both(|r| r.error("ERR a\r\nb")), ["-ERR a  b\r\n"; 2]);
     }
 }

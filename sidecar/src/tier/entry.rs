@@ -102,7 +102,9 @@ impl Entry {
         };
         let mut bytes = Vec::with_capacity(HEADER + key.len() + content.len());
         bytes.extend_from_slice(&meta.deadline_ms.min(NO_EXPIRY).to_le_bytes()[..6]);
-        let expires = meta.expires_ms.map_or(NO_EXPIRY, |at| at.min(NO_EXPIRY - 1));
+        let expires = meta
+            .expires_ms
+            .map_or(NO_EXPIRY, |at| at.min(NO_EXPIRY - 1));
         bytes.extend_from_slice(&expires.to_le_bytes()[..6]);
         bytes.extend_from_slice(&meta.origin.epoch.to_le_bytes());
         bytes.extend_from_slice(&meta.origin.link.to_le_bytes());
@@ -138,7 +140,10 @@ impl Entry {
     /// Which connection read it.
     pub fn origin(&self) -> Origin {
         let epoch = u32::from_le_bytes([self.0[12], self.0[13], self.0[14], self.0[15]]);
-        Origin { link: self.u16(16), epoch }
+        Origin {
+            link: self.u16(16),
+            epoch,
+        }
     }
 
     /// The rule that allows it.
@@ -177,9 +182,16 @@ impl Entry {
         match self.0[22] {
             0 => Body::Missing,
             1 => Body::Text(content),
-            2 => Body::TextLen(content.first_chunk().map_or(0, |len| u64::from_le_bytes(*len))),
+            2 => Body::TextLen(
+                content
+                    .first_chunk()
+                    .map_or(0, |len| u64::from_le_bytes(*len)),
+            ),
             3 => Body::Typed(content),
-            kind => Body::Hash(Fields { complete: kind == 4, bytes: content }),
+            kind => Body::Hash(Fields {
+                complete: kind == 4,
+                bytes: content,
+            }),
         }
     }
 
@@ -232,7 +244,10 @@ impl<'a> Fields<'a> {
     }
 
     /// A field's value, `Some(None)` if it is known to be absent, `None` if nothing is known.
-    #[allow(clippy::option_option, reason = "known absent and unknown are different answers")]
+    #[allow(
+        clippy::option_option,
+        reason = "known absent and unknown are different answers"
+    )]
     pub fn get(self, field: &[u8]) -> Option<Option<&'a [u8]>> {
         match self.iter().find(|(name, _)| *name == field) {
             Some((_, value)) => Some(value),
@@ -270,12 +285,28 @@ mod tests {
 
     #[test]
     fn an_entry_gives_back_what_was_put_in() {
-        for body in [Body::Missing, Body::Text(b"v"), Body::TextLen(1 << 40), Body::Typed(b"zset")] {
+        for body in [
+            Body::Missing,
+            Body::Text(b"v"),
+            Body::TextLen(1 << 40),
+            Body::Typed(b"zset"),
+        ] {
             let entry = Entry::new(META, b"key", body).unwrap();
-            assert_eq!((entry.meta(), entry.key(), entry.body()), (META, b"key".as_slice(), body));
+            assert_eq!(
+                (entry.meta(), entry.key(), entry.body()),
+                (META, b"key".as_slice(), body)
+            );
         }
-        let endless = Meta { expires_ms: None, ..META };
-        assert_eq!(Entry::new(endless, b"", Body::Missing).unwrap().expires_ms(), None);
+        let endless = Meta {
+            expires_ms: None,
+            ..META
+        };
+        assert_eq!(
+            Entry::new(endless, b"", Body::Missing)
+                .unwrap()
+                .expires_ms(),
+            None
+        );
     }
 
     #[test]

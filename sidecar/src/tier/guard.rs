@@ -24,21 +24,38 @@ pub struct Guards {
 
 #[derive(Default)]
 struct Guard {
-    /// Valid tokens with their databases. Few: reads of one key in one database share a flight.
-    fills: Vec<(u64, u16)>,
+    /// Valid tokens. Few: reads of one key in one database share a flight.
+    fills: Vec<Fill>,
     /// Writes in flight.
     writes: u32,
 }
 
+#[derive(Clone, Copy)]
+struct Fill {
+    id: u64,
+    db: u16,
+    /// The link that carries the read.
+    link: u16,
+}
+
+impl Fill {
+    fn is(self, at: Lookup<'_>, token: FillToken) -> bool {
+        self.id == token.id && self.db == at.db
+    }
+}
+
 impl Default for Guards {
     fn default() -> Self {
-        Self { keys: HashMap::new(), next_id: 0 }
+        Self {
+            keys: HashMap::new(),
+            next_id: 0,
+        }
     }
 }
 
 impl Guards {
     /// A token, unless a write of the key is in flight.
-    pub fn begin_fill(&mut self, at: Lookup<'_>, generation: u64) -> Option<FillToken> {
+    pub fn begin_fill(&mut self, at: Lookup<'_>, link: u16, generation: u64) -> Option<FillToken> {
         if let Some(guard) = self.keys.get(at.key)
             && guard.writes > 0
         {
@@ -49,23 +66,38 @@ impl Guards {
             Some(guard) => guard,
             None => self.keys.entry(at.key.into()).or_default(),
         };
-        guard.fills.push((self.next_id, at.db));
-        Some(FillToken { id: self.next_id, generation })
+        guard.fills.push(Fill {
+            id: self.next_id,
+            db: at.db,
+            link,
+        });
+        Some(FillToken {
+            id: self.next_id,
+            generation,
+        })
     }
 
     /// Whether the token is still valid.
     pub fn is_current(&self, at: Lookup<'_>, token: FillToken) -> bool {
-        self.keys.get(at.key).is_some_and(|guard| guard.fills.contains(&(token.id, at.db)))
+        self.keys
+            .get(at.key)
+            .is_some_and(|guard| guard.fills.iter().any(|fill| fill.is(at, token)))
     }
 
     /// Takes the token back; whether it was still valid.
     pub fn end_fill(&mut self, at: Lookup<'_>, token: FillToken) -> bool {
-        let Some(guard) = self.keys.get_mut(at.key) else { return false };
-        let before = guard.fills.len();
-        guard.fills.retain(|fill| *fill != (token.id, at.db));
-        let valid = guard.fills.len() < before;
+        let Some(guard) = self.keys.get_mut(at.key) else {
+            return false;
+        };
+        let Some(place) = guard.fills.iter().position(|fill| fill.is(at, token)) else {
+            return false;
+        };
+        let Fill { link, .. } = guard.fills.swap_remove(place);
+        // Replies over different links come in no order: one that was read earlier must not
+        // displace this one.
+        guard.fills.retain(|fill| fill.link == link);
         self.forget_if_idle(at.key);
-        valid
+        true
     }
 
     /// Voids all tokens of a key.
@@ -95,7 +127,11 @@ impl Guards {
     }
 
     fn forget_if_idle(&mut self, key: &[u8]) {
-        if self.keys.get(key).is_some_and(|guard| guard.writes == 0 && guard.fills.is_empty()) {
+        if self
+            .keys
+            .get(key)
+            .is_some_and(|guard| guard.writes == 0 && guard.fills.is_empty())
+        {
             self.keys.remove(key);
         }
     }

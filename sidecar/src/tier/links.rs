@@ -44,7 +44,10 @@ pub struct TierLink {
 
 impl Default for Links {
     fn default() -> Self {
-        let free = (0..SLOTS).rev().filter_map(|slot| u16::try_from(slot).ok()).collect();
+        let free = (0..SLOTS)
+            .rev()
+            .filter_map(|slot| u16::try_from(slot).ok())
+            .collect();
         Self {
             slots: (0..SLOTS).map(|_| Slot::default()).collect(),
             free: Mutex::new(free),
@@ -77,7 +80,10 @@ impl TierLink {
     /// Takes a slot; `None` when all are taken.
     pub fn open(tier: &Arc<super::Tier>) -> Option<Self> {
         let slot = tier.links().free.lock().pop()?;
-        let link = Self { tier: Arc::clone(tier), slot };
+        let link = Self {
+            tier: Arc::clone(tier),
+            slot,
+        };
         link.break_proof();
         Some(link)
     }
@@ -88,12 +94,17 @@ impl TierLink {
 
     /// The origin of entries that this link reads now.
     pub fn origin(&self) -> Origin {
-        Origin { link: self.slot, epoch: self.slot().epoch.load(Acquire) }
+        Origin {
+            link: self.slot,
+            epoch: self.slot().epoch.load(Acquire),
+        }
     }
 
     /// The link answered a keyed read that was sent at `sent`.
     pub fn prove(&self, sent: Tick, max_staleness: Duration) {
-        self.slot().proven_until.fetch_max((sent + max_staleness).0, AcqRel);
+        self.slot()
+            .proven_until
+            .fetch_max((sent + max_staleness).0, AcqRel);
     }
 
     /// Whether the link is proven at `now`.

@@ -38,7 +38,9 @@ impl Query<'_> {
             (Self::Type, Body::Missing) => reply.simple("none"),
             (Self::Type, Body::Text(_) | Body::TextLen(_)) => reply.simple("string"),
             (Self::Type, Body::Hash(_)) => reply.simple("hash"),
-            (Self::Type, Body::Typed(name)) => reply.simple(std::str::from_utf8(name).unwrap_or("")),
+            (Self::Type, Body::Typed(name)) => {
+                reply.simple(std::str::from_utf8(name).unwrap_or(""));
+            }
             (Self::Ttl | Self::Pttl, Body::Missing) => reply.integer(-2),
             (Self::Ttl | Self::Pttl, _) => reply.integer(self.ttl(entry, now_ms)),
             (Self::HGet(field), Body::Hash(fields)) => match fields.get(field) {
@@ -65,7 +67,11 @@ impl Query<'_> {
             None => -1,
             Some(at) => {
                 let left = signed(at.saturating_sub(now_ms));
-                if self == Self::Ttl { (left + 500) / 1000 } else { left }
+                if self == Self::Ttl {
+                    (left + 500) / 1000
+                } else {
+                    left
+                }
             }
         }
     }

@@ -19,18 +19,28 @@ impl Bench {
     }
 
     fn meta(&self, db: u16) -> Meta {
-        Meta { deadline_ms: 10_000, expires_ms: None, origin: self.link.origin(), rule: 0, db }
+        Meta {
+            deadline_ms: 10_000,
+            expires_ms: None,
+            origin: self.link.origin(),
+            rule: 0,
+            db,
+        }
     }
 
     fn fill(&self, key: &[u8], body: Body<'_>) -> bool {
-        let token = self.tier.begin_fill(Lookup { db: 0, key }).unwrap();
+        let token = self
+            .tier
+            .begin_fill(Lookup { db: 0, key }, self.link.origin())
+            .unwrap();
         self.tier.fill(token, self.meta(0), key, body)
     }
 
     fn read(&self, key: &[u8], query: Query<'_>, now: Tick) -> Option<String> {
         let mut out = Vec::new();
         let mut reply = Reply::new(&mut out, Proto::Resp2);
-        self.tier.read(Lookup { db: 0, key }, query, now, &mut reply)?;
+        self.tier
+            .read(Lookup { db: 0, key }, query, now, &mut reply)?;
         Some(String::from_utf8(out).unwrap())
     }
 }
@@ -43,7 +53,10 @@ fn at(millis: u64) -> Tick {
 fn p1_an_entry_is_served_only_while_its_link_is_proven() {
     let bench = Bench::new();
     assert!(bench.fill(b"k", Body::Text(b"v")));
-    assert_eq!(bench.read(b"k", Query::Get, at(999)).unwrap(), "$1\r\nv\r\n");
+    assert_eq!(
+        bench.read(b"k", Query::Get, at(999)).unwrap(),
+        "$1\r\nv\r\n"
+    );
     assert_eq!(bench.read(b"k", Query::Get, at(1000)), None);
     bench.link.prove(at(900), STALENESS);
     assert!(bench.read(b"k", Query::Get, at(1899)).is_some());
@@ -54,32 +67,61 @@ fn p1_an_entry_is_served_only_while_its_link_is_proven() {
 fn p3_a_reply_overtaken_by_a_push_is_not_kept() {
     let bench = Bench::new();
     let key = Lookup { db: 0, key: b"k" };
-    let token = bench.tier.begin_fill(key).unwrap();
+    let token = bench.tier.begin_fill(key, bench.link.origin()).unwrap();
     bench.tier.invalidate(b"k");
     assert!(!bench.tier.is_current(key, token));
-    assert!(!bench.tier.fill(token, bench.meta(0), b"k", Body::Text(b"old")));
+    assert!(
+        !bench
+            .tier
+            .fill(token, bench.meta(0), b"k", Body::Text(b"old"))
+    );
     assert_eq!(bench.read(b"k", Query::Get, at(1)), None);
 }
 
 #[test]
 fn p3_a_push_voids_the_fills_of_every_database() {
     let bench = Bench::new();
-    let token = bench.tier.begin_fill(Lookup { db: 5, key: b"k" }).unwrap();
+    let token = bench
+        .tier
+        .begin_fill(Lookup { db: 5, key: b"k" }, bench.link.origin())
+        .unwrap();
     bench.tier.invalidate(b"k");
-    assert!(!bench.tier.fill(token, bench.meta(5), b"k", Body::Text(b"old")));
+    assert!(
+        !bench
+            .tier
+            .fill(token, bench.meta(5), b"k", Body::Text(b"old"))
+    );
 }
 
 #[test]
 fn p2_nothing_is_kept_while_a_write_is_in_flight() {
     let bench = Bench::new();
-    let before = bench.tier.begin_fill(Lookup { db: 0, key: b"k" }).unwrap();
+    let before = bench
+        .tier
+        .begin_fill(Lookup { db: 0, key: b"k" }, bench.link.origin())
+        .unwrap();
     bench.tier.begin_write(b"k");
-    assert!(bench.tier.begin_fill(Lookup { db: 0, key: b"k" }).is_none());
+    assert!(
+        bench
+            .tier
+            .begin_fill(Lookup { db: 0, key: b"k" }, bench.link.origin())
+            .is_none()
+    );
     bench.tier.begin_write(b"k");
     bench.tier.end_write(b"k");
-    assert!(bench.tier.begin_fill(Lookup { db: 0, key: b"k" }).is_none(), "one write is left");
+    assert!(
+        bench
+            .tier
+            .begin_fill(Lookup { db: 0, key: b"k" }, bench.link.origin())
+            .is_none(),
+        "one write is left"
+    );
     bench.tier.end_write(b"k");
-    assert!(!bench.tier.fill(before, bench.meta(0), b"k", Body::Text(b"old")));
+    assert!(
+        !bench
+            .tier
+            .fill(before, bench.meta(0), b"k", Body::Text(b"old"))
+    );
     assert!(bench.fill(b"k", Body::Text(b"new")));
 }
 
@@ -87,10 +129,23 @@ fn p2_nothing_is_kept_while_a_write_is_in_flight() {
 fn p4_a_flush_drops_everything_and_voids_fills_in_flight() {
     let bench = Bench::new();
     assert!(bench.fill(b"k", Body::Text(b"v")));
-    let token = bench.tier.begin_fill(Lookup { db: 0, key: b"other" }).unwrap();
+    let token = bench
+        .tier
+        .begin_fill(
+            Lookup {
+                db: 0,
+                key: b"other",
+            },
+            bench.link.origin(),
+        )
+        .unwrap();
     bench.tier.flush();
     assert_eq!(bench.read(b"k", Query::Get, at(1)), None);
-    assert!(!bench.tier.fill(token, bench.meta(0), b"other", Body::Text(b"v")));
+    assert!(
+        !bench
+            .tier
+            .fill(token, bench.meta(0), b"other", Body::Text(b"v"))
+    );
 }
 
 #[test]
@@ -106,10 +161,20 @@ fn p4_a_lost_link_drops_its_entries_even_when_it_comes_back() {
 fn a_deadline_is_checked_on_read_and_ttl_is_computed_from_the_expiry() {
     let bench = Bench::new();
     bench.link.prove(at(60_000), STALENESS);
-    let meta = Meta { expires_ms: Some(5_400), deadline_ms: 5_000, ..bench.meta(0) };
-    let token = bench.tier.begin_fill(Lookup { db: 0, key: b"k" }).unwrap();
+    let meta = Meta {
+        expires_ms: Some(5_400),
+        deadline_ms: 5_000,
+        ..bench.meta(0)
+    };
+    let token = bench
+        .tier
+        .begin_fill(Lookup { db: 0, key: b"k" }, bench.link.origin())
+        .unwrap();
     assert!(bench.tier.fill(token, meta, b"k", Body::Text(b"v")));
-    assert_eq!(bench.read(b"k", Query::Pttl, at(1_000)).unwrap(), ":4400\r\n");
+    assert_eq!(
+        bench.read(b"k", Query::Pttl, at(1_000)).unwrap(),
+        ":4400\r\n"
+    );
     assert_eq!(bench.read(b"k", Query::Ttl, at(1_000)).unwrap(), ":4\r\n");
     assert!(bench.read(b"k", Query::Get, at(4_999)).is_some());
     assert_eq!(bench.read(b"k", Query::Get, at(5_000)), None);
@@ -119,12 +184,34 @@ fn a_deadline_is_checked_on_read_and_ttl_is_computed_from_the_expiry() {
 fn databases_do_not_mix_and_a_push_drops_the_key_in_all() {
     let bench = Bench::new();
     for db in [0, 1, 63] {
-        let token = bench.tier.begin_fill(Lookup { db, key: b"k" }).unwrap();
-        assert!(bench.tier.fill(token, bench.meta(db), b"k", Body::Text(b"v")));
+        let token = bench
+            .tier
+            .begin_fill(Lookup { db, key: b"k" }, bench.link.origin())
+            .unwrap();
+        assert!(
+            bench
+                .tier
+                .fill(token, bench.meta(db), b"k", Body::Text(b"v"))
+        );
     }
-    assert!(bench.tier.begin_fill(Lookup { db: 64, key: b"k" }).is_none());
-    assert!(bench.tier.peek(Lookup { db: 1, key: b"k" }, at(1)).is_some());
-    assert!(bench.tier.peek(Lookup { db: 2, key: b"k" }, at(1)).is_none());
+    assert!(
+        bench
+            .tier
+            .begin_fill(Lookup { db: 64, key: b"k" }, bench.link.origin())
+            .is_none()
+    );
+    assert!(
+        bench
+            .tier
+            .peek(Lookup { db: 1, key: b"k" }, at(1))
+            .is_some()
+    );
+    assert!(
+        bench
+            .tier
+            .peek(Lookup { db: 2, key: b"k" }, at(1))
+            .is_none()
+    );
     bench.tier.invalidate(b"k");
     for db in [0, 1, 63] {
         assert!(bench.tier.peek(Lookup { db, key: b"k" }, at(1)).is_none());
@@ -141,14 +228,27 @@ fn all_forms_of_a_key_answer_from_one_entry_and_fields_add_up() {
     };
     assert!(field(b"a", Some(b"1")));
     assert!(field(b"b", None));
-    assert_eq!(bench.read(b"h", Query::HGet(b"a"), at(1)).unwrap(), "$1\r\n1\r\n");
-    assert_eq!(bench.read(b"h", Query::HGet(b"b"), at(1)).unwrap(), "$-1\r\n");
+    assert_eq!(
+        bench.read(b"h", Query::HGet(b"a"), at(1)).unwrap(),
+        "$1\r\n1\r\n"
+    );
+    assert_eq!(
+        bench.read(b"h", Query::HGet(b"b"), at(1)).unwrap(),
+        "$-1\r\n"
+    );
     assert_eq!(bench.read(b"h", Query::HGet(b"c"), at(1)), None);
     assert_eq!(bench.read(b"h", Query::HGetAll, at(1)), None);
     assert_eq!(bench.read(b"h", Query::Type, at(1)).unwrap(), "+hash\r\n");
-    assert_eq!(bench.read(b"h", Query::Get, at(1)), None, "WRONGTYPE is for Redis to say");
+    assert_eq!(
+        bench.read(b"h", Query::Get, at(1)),
+        None,
+        "WRONGTYPE is for Redis to say"
+    );
     assert!(bench.fill(b"h", Body::Typed(b"hash")));
-    assert!(bench.read(b"h", Query::HGet(b"a"), at(1)).is_some(), "a type displaces no fields");
+    assert!(
+        bench.read(b"h", Query::HGet(b"a"), at(1)).is_some(),
+        "a type displaces no fields"
+    );
 }
 
 #[test]
@@ -160,4 +260,36 @@ fn p9_the_tier_never_exceeds_its_bytes() {
     }
     let stats = bench.tier.stats();
     assert!(stats.evicted > 10_000 && stats.entries > 3_000, "{stats:?}");
+}
+
+#[test]
+fn p2_a_reply_over_another_link_does_not_displace_a_newer_one() {
+    let bench = Bench::new();
+    let key = Lookup { db: 0, key: b"k" };
+    let other = TierLink::open(&bench.tier).unwrap();
+    let older = bench.tier.begin_fill(key, other.origin()).unwrap();
+    assert!(bench.fill(b"k", Body::Text(b"new")));
+    let meta = Meta {
+        origin: other.origin(),
+        ..bench.meta(0)
+    };
+    assert!(!bench.tier.fill(older, meta, b"k", Body::Text(b"old")));
+    assert_eq!(
+        bench.read(b"k", Query::Get, at(1)).unwrap(),
+        "$3\r\nnew\r\n"
+    );
+}
+
+#[test]
+fn p9_a_smaller_bound_takes_effect_at_once() {
+    let bench = Bench::new();
+    for n in 0..1_000_u32 {
+        bench.fill(&n.to_le_bytes(), Body::Text(&[b'v'; 100]));
+    }
+    bench.tier.resize(64 << 10);
+    let stats = bench.tier.stats();
+    assert!(
+        stats.bytes <= 64 << 10 && stats.max_bytes == 64 << 10,
+        "{stats:?}"
+    );
 }

@@ -14,12 +14,18 @@ pub struct Backoff {
 impl Backoff {
     /// Pauses between `base` and `max`.
     pub fn new(base: Duration, max: Duration) -> Self {
-        Self { base, max, failures: 0 }
+        Self {
+            base,
+            max,
+            failures: 0,
+        }
     }
 
     /// The next pause; `random` is uniform over all of `u32`.
     pub fn next(&mut self, random: u32) -> Duration {
-        let ceiling = self.base.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX));
+        let ceiling = self
+            .base
+            .saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX));
         self.failures = (self.failures + 1).min(31);
         // At least half: a pause of nearly nothing would be no back-off.
         let share = 0.5 + f64::from(random) / f64::from(u32::MAX) / 2.0;
@@ -41,7 +47,10 @@ mod tests {
         let ms = Duration::from_millis;
         let mut backoff = Backoff::new(ms(50), ms(400));
         let longest: Vec<_> = (0..6).map(|_| backoff.next(u32::MAX)).collect();
-        assert_eq!(longest, [ms(50), ms(100), ms(200), ms(400), ms(400), ms(400)]);
+        assert_eq!(
+            longest,
+            [ms(50), ms(100), ms(200), ms(400), ms(400), ms(400)]
+        );
         backoff.reset();
         assert_eq!(backoff.next(0), ms(25));
     }

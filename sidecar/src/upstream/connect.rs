@@ -118,16 +118,20 @@ impl Endpoint {
     pub async fn connect(&self, wanted: Handshake) -> Result<Connected, ConnectError> {
         match timeout(self.timeout, self.attempt(wanted)).await {
             Ok(result) => result,
-            Err(_) => {
-                Err(ConnectError::Timeout { address: self.address(), timeout: self.timeout })
-            }
+            Err(_) => Err(ConnectError::Timeout {
+                address: self.address(),
+                timeout: self.timeout,
+            }),
         }
     }
 
     async fn attempt(&self, wanted: Handshake) -> Result<Connected, ConnectError> {
         let tcp = TcpStream::connect((self.host.as_str(), self.port))
             .await
-            .map_err(|source| ConnectError::Tcp { address: self.address(), source })?;
+            .map_err(|source| ConnectError::Tcp {
+                address: self.address(),
+                source,
+            })?;
         tcp.set_nodelay(true).map_err(ConnectError::Broken)?;
         let stream = match &self.tls {
             None => Stream::Tcp(tcp),
@@ -135,19 +139,29 @@ impl Endpoint {
                 .connect(tls.name.clone(), tcp)
                 .await
                 .map(|stream| Stream::Tls(Box::new(stream)))
-                .map_err(|source| ConnectError::Tls { address: self.address(), source })?,
+                .map_err(|source| ConnectError::Tls {
+                    address: self.address(),
+                    source,
+                })?,
         };
         self.shake_hands(stream, wanted).await
     }
 
-    async fn shake_hands(&self, mut stream: Stream, wanted: Handshake) -> Result<Connected, ConnectError> {
+    async fn shake_hands(
+        &self,
+        mut stream: Stream,
+        wanted: Handshake,
+    ) -> Result<Connected, ConnectError> {
         let steps = self.steps(wanted);
         let mut request = Vec::new();
         for step in &steps {
             let words: Vec<&[u8]> = step.words.iter().map(|word| word.as_bytes()).collect();
             write::command(&mut request, &words);
         }
-        stream.write_all(&request).await.map_err(ConnectError::Broken)?;
+        stream
+            .write_all(&request)
+            .await
+            .map_err(ConnectError::Broken)?;
         stream.flush().await.map_err(ConnectError::Broken)?;
 
         let mut tracking_refused = None;
@@ -158,13 +172,23 @@ impl Endpoint {
             let reply = Value::read(&buffer[at..at + len]).map_err(ConnectError::NotRedis)?;
             at += len;
             match (&reply, step.on_error) {
+                // Without a password nothing before this asks for one.
+                (Value::Error(text), OnError::Ignore) if text.starts_with(b"NOAUTH") => {
+                    return Err(ConnectError::Refused {
+                        command: "AUTH",
+                        answer: lossy(text),
+                    });
+                }
                 (Value::Error(_), OnError::Ignore) => {}
                 (Value::Error(text), OnError::NoTracking) => {
                     tracking_refused = Some(format!("{}: {}", step.command, lossy(text)));
                 }
                 (Value::Error(text), OnError::Fail) => {
                     let answer = lossy(text);
-                    return Err(ConnectError::Refused { command: step.command, answer });
+                    return Err(ConnectError::Refused {
+                        command: step.command,
+                        answer,
+                    });
                 }
                 (reply, _) if step.command == "HELLO" && is_replica(reply) => {
                     tracking_refused = Some("the server is a replica".to_owned());
@@ -173,13 +197,21 @@ impl Endpoint {
             }
         }
         buffer.drain(..at);
-        Ok(Connected { stream, rest: buffer, tracking_refused })
+        Ok(Connected {
+            stream,
+            rest: buffer,
+            tracking_refused,
+        })
     }
 
     fn steps(&self, wanted: Handshake) -> Vec<Step> {
         let mut steps = Vec::new();
         let user = self.credentials.username.as_deref();
-        let password = self.credentials.password.as_ref().map(|secret| secret.expose());
+        let password = self
+            .credentials
+            .password
+            .as_ref()
+            .map(|secret| secret.expose());
         match (wanted.proto, password) {
             (Proto::Resp3, None) => steps.push(Step::new("HELLO", &["HELLO", "3"])),
             (Proto::Resp3, Some(password)) => {
@@ -197,10 +229,16 @@ impl Endpoint {
             steps.push(Step::new("SELECT", &["SELECT", &wanted.db.to_string()]));
         }
         let name = Step::new("CLIENT SETNAME", &["CLIENT", "SETNAME", &self.name]);
-        steps.push(Step { on_error: OnError::Ignore, ..name });
+        steps.push(Step {
+            on_error: OnError::Ignore,
+            ..name
+        });
         if wanted.tracking {
             let on = Step::new("CLIENT TRACKING", &["CLIENT", "TRACKING", "ON"]);
-            steps.push(Step { on_error: OnError::NoTracking, ..on });
+            steps.push(Step {
+                on_error: OnError::NoTracking,
+                ..on
+            });
         }
         steps
     }
@@ -223,20 +261,36 @@ enum OnError {
 impl Step {
     fn new(command: &'static str, words: &[&str]) -> Self {
         let words = words.iter().map(|word| (*word).to_owned()).collect();
-        Self { command, words, on_error: OnError::Fail }
+        Self {
+            command,
+            words,
+            on_error: OnError::Fail,
+        }
     }
 }
 
-async fn read_reply(stream: &mut Stream, buffer: &mut Vec<u8>, at: usize) -> Result<usize, ConnectError> {
+async fn read_reply(
+    stream: &mut Stream,
+    buffer: &mut Vec<u8>,
+    at: usize,
+) -> Result<usize, ConnectError> {
     let mut scanner = Scanner::default();
     loop {
-        if let Some(len) = scanner.step(&buffer[at..]).map_err(ConnectError::NotRedis)? {
+        if let Some(len) = scanner
+            .step(&buffer[at..])
+            .map_err(ConnectError::NotRedis)?
+        {
             return Ok(len);
         }
         if buffer.len() > MAX_HANDSHAKE {
             return Err(ConnectError::NotRedis(ReplyError::LineTooLong));
         }
-        if stream.read_buf(buffer).await.map_err(ConnectError::Broken)? == 0 {
+        if stream
+            .read_buf(buffer)
+            .await
+            .map_err(ConnectError::Broken)?
+            == 0
+        {
             let closed = io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the server");
             return Err(ConnectError::Broken(closed));
         }
@@ -244,7 +298,10 @@ async fn read_reply(stream: &mut Stream, buffer: &mut Vec<u8>, at: usize) -> Res
 }
 
 fn is_replica(hello: &Value<'_>) -> bool {
-    matches!(hello.field(b"role").and_then(Value::text), Some(b"replica" | b"slave"))
+    matches!(
+        hello.field(b"role").and_then(Value::text),
+        Some(b"replica" | b"slave")
+    )
 }
 
 fn lossy(text: &[u8]) -> String {

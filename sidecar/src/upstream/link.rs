@@ -166,7 +166,13 @@ impl Link {
         let mut core = self.core.borrow_mut();
         let len = core.outbox.append(write);
         let since = self.worker.now();
-        core.pending.push_back(Pending { target, len, since, attempts: 0, repeatable });
+        core.pending.push_back(Pending {
+            target,
+            len,
+            since,
+            attempts: 0,
+            repeatable,
+        });
         drop(core);
         self.wake();
     }
@@ -207,7 +213,10 @@ impl Link {
         }
         let limit = self.worker.active().config.resilience.command_timeout.0;
         let mut core = self.core.borrow_mut();
-        let late = core.pending.front().is_some_and(|oldest| now.since(oldest.since) > limit);
+        let late = core
+            .pending
+            .front()
+            .is_some_and(|oldest| now.since(oldest.since) > limit);
         if late && core.status == Status::Up {
             core.stop.get_or_insert(Lost::TimedOut(limit));
             drop(core);
@@ -216,7 +225,9 @@ impl Link {
             // Not connected: these wait for a reconnect that does not come in time.
             let failed: Vec<_> = std::iter::from_fn(|| {
                 let oldest = core.pending.front()?;
-                (now.since(oldest.since) > limit).then(|| core.pending.pop_front()).flatten()
+                (now.since(oldest.since) > limit)
+                    .then(|| core.pending.pop_front())
+                    .flatten()
             })
             .collect();
             let bytes = failed.iter().map(|pending| pending.len).sum();
@@ -257,7 +268,10 @@ impl Link {
                 Err(error) => {
                     self.worker.counters.upstream_errors.inc();
                     match error {
-                        ConnectError::Refused { command: "SELECT", answer } => Lost::NoDatabase(answer.into()),
+                        ConnectError::Refused {
+                            command: "SELECT",
+                            answer,
+                        } => Lost::NoDatabase(answer.into()),
                         error => Lost::Unavailable(error.to_string().into()),
                     }
                 }
@@ -268,7 +282,10 @@ impl Link {
             }
             // A connection that broke is tried again nearly at once: most breaks are short.
             let pause = if was_up {
-                limits.backoff_base.0.mul_f64(f64::from(self.worker.random() % 1000) / 1000.0)
+                limits
+                    .backoff_base
+                    .0
+                    .mul_f64(f64::from(self.worker.random() % 1000) / 1000.0)
             } else {
                 backoff.next(self.worker.random())
             };
@@ -340,10 +357,15 @@ impl Link {
             kept[index]
         });
         let mut kept = kept.into_iter();
-        let (again, failed) =
-            core.pending.drain(..).partition::<VecDeque<_>, _>(|_| kept.next() == Some(true));
+        let (again, failed) = core
+            .pending
+            .drain(..)
+            .partition::<VecDeque<_>, _>(|_| kept.next() == Some(true));
         core.pending = again;
-        self.worker.counters.upstream_retries.add(core.pending.len() as u64);
+        self.worker
+            .counters
+            .upstream_retries
+            .add(core.pending.len() as u64);
         failed.into()
     }
 
@@ -353,8 +375,13 @@ impl Link {
 
     /// Writes and reads until the connection is lost.
     async fn serve(&self, connected: Connected) -> Lost {
-        let Connected { mut stream, rest, .. } = connected;
-        let mut input = Input { buffer: rest, scanner: Scanner::default() };
+        let Connected {
+            mut stream, rest, ..
+        } = connected;
+        let mut input = Input {
+            buffer: rest,
+            scanner: Scanner::default(),
+        };
         let lost = poll_fn(|cx| self.poll(&mut stream, &mut input, cx)).await;
         if let Some(why) = self.core.borrow_mut().stop.take() {
             return why;
@@ -365,7 +392,10 @@ impl Link {
     fn poll(&self, stream: &mut Stream, input: &mut Input, cx: &mut Context<'_>) -> Poll<Lost> {
         {
             let mut waker = self.waker.borrow_mut();
-            if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            if !waker
+                .as_ref()
+                .is_some_and(|waker| waker.will_wake(cx.waker()))
+            {
                 *waker = Some(cx.waker().clone());
             }
         }
@@ -452,8 +482,9 @@ impl Link {
     /// Hands out complete frames; the answer is how many bytes they took.
     fn take_frames(&self, scanner: &mut Scanner, buffer: &[u8]) -> Result<usize, Lost> {
         let mut at = 0;
-        while let Some(len) =
-            scanner.step(&buffer[at..]).map_err(|error| Lost::Broken(error.to_string().into()))?
+        while let Some(len) = scanner
+            .step(&buffer[at..])
+            .map_err(|error| Lost::Broken(error.to_string().into()))?
         {
             self.take_frame(&buffer[at..at + len])?;
             at += len;
@@ -481,7 +512,9 @@ impl Link {
         }
         let mut core = self.core.borrow_mut();
         let Some(pending) = core.pending.pop_front() else {
-            return Err(Lost::Broken("the server sent a reply that nobody asked for".into()));
+            return Err(Lost::Broken(
+                "the server sent a reply that nobody asked for".into(),
+            ));
         };
         core.outbox.answered(pending.len);
         core.forget_messages();

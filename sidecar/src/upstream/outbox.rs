@@ -77,7 +77,11 @@ impl Outbox {
             }
             at += len;
         }
-        *self = Self { bytes: kept, answered: 0, sent: 0 };
+        *self = Self {
+            bytes: kept,
+            answered: 0,
+            sent: 0,
+        };
     }
 }
 
@@ -99,7 +103,11 @@ mod tests {
             seen.push((index, was_sent));
             index != 0
         });
-        assert_eq!(seen, [(0, true), (1, true), (2, false)], "`three` was sent in part");
+        assert_eq!(
+            seen,
+            [(0, true), (1, true), (2, false)],
+            "`three` was sent in part"
+        );
         assert_eq!(outbox.unsent(), b"threefour");
         outbox.sent(9);
         outbox.answered(9);

@@ -80,49 +80,68 @@ impl TlsSettings {
             _ => return Err(TlsError::HalfAPair),
         };
         let name = tls.server_name.as_deref().unwrap_or(host);
-        let name = ServerName::try_from(name.to_owned())
-            .map_err(|source| TlsError::Name { name: name.to_owned(), source })?;
-        Ok(Self { config: Arc::new(config), name })
+        let name = ServerName::try_from(name.to_owned()).map_err(|source| TlsError::Name {
+            name: name.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            config: Arc::new(config),
+            name,
+        })
     }
 }
 
-/// PEM text that was given, or the file that holds it.
+/// PEM text that was given, possibly with the file it was read from, or a file.
 enum Pem<'a> {
-    Text(&'a Secret),
+    Text(&'a Secret, Option<&'a String>),
     File(&'a String),
 }
 
 impl<'a> Pem<'a> {
     fn of(text: Option<&'a Secret>, file: Option<&'a String>) -> Option<Self> {
-        text.map(Self::Text).or(file.map(Self::File))
+        text.map(|text| Self::Text(text, file))
+            .or(file.map(Self::File))
     }
 
     fn path(&self) -> String {
         match self {
-            Self::Text(_) => "the Secret".to_owned(),
-            Self::File(path) => (*path).clone(),
+            Self::Text(_, None) => "the Secret".to_owned(),
+            Self::Text(_, Some(path)) | Self::File(path) => (*path).clone(),
         }
     }
 
     fn certificates(&self, field: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-        let failed = |source| TlsError::Pem { what: "certificates", path: self.path(), source };
+        let failed = |source| TlsError::Pem {
+            what: "certificates",
+            path: self.path(),
+            source,
+        };
         let certificates = match self {
-            Self::Text(text) => CertificateDer::pem_slice_iter(text.expose().as_bytes()).collect(),
+            Self::Text(text, _) => {
+                CertificateDer::pem_slice_iter(text.expose().as_bytes()).collect()
+            }
             Self::File(path) => CertificateDer::pem_file_iter(path).and_then(Iterator::collect),
         };
         let certificates: Vec<_> = certificates.map_err(failed)?;
         if certificates.is_empty() {
-            return Err(TlsError::NoCertificate { field, path: self.path() });
+            return Err(TlsError::NoCertificate {
+                field,
+                path: self.path(),
+            });
         }
         Ok(certificates)
     }
 
     fn private_key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
         let key = match self {
-            Self::Text(text) => PrivateKeyDer::from_pem_slice(text.expose().as_bytes()),
+            Self::Text(text, _) => PrivateKeyDer::from_pem_slice(text.expose().as_bytes()),
             Self::File(path) => PrivateKeyDer::from_pem_file(path),
         };
-        key.map_err(|source| TlsError::Pem { what: "a private key", path: self.path(), source })
+        key.map_err(|source| TlsError::Pem {
+            what: "a private key",
+            path: self.path(),
+            source,
+        })
     }
 }
 
@@ -136,7 +155,11 @@ fn roots(tls: &Tls, given: &Credentials) -> Result<RootCertStore, TlsError> {
     }
     let found = rustls_native_certs::load_native_certs();
     if found.certs.is_empty() {
-        let cause = found.errors.into_iter().next().map(|error| error.to_string());
+        let cause = found
+            .errors
+            .into_iter()
+            .next()
+            .map(|error| error.to_string());
         let cause = cause.unwrap_or_else(|| "there are none".to_owned());
         return Err(TlsError::System(io::Error::other(cause)));
     }

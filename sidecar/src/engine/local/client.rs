@@ -37,7 +37,13 @@ pub fn client(turn: &Turn<'_>, session: &mut Session, args: &[&[u8]]) -> Flow {
         (b"id", []) => say(session, |reply| reply.integer(signed(me.id))),
         (b"getname", []) => {
             let name = me.info().name;
-            say(session, |reply| if name.is_empty() { reply.null() } else { reply.bulk(name.as_bytes()) })
+            say(session, |reply| {
+                if name.is_empty() {
+                    reply.null();
+                } else {
+                    reply.bulk(name.as_bytes());
+                }
+            })
         }
         (b"setname", [name]) => match set_name(turn, name) {
             Ok(()) => say(session, |reply| reply.ok()),
@@ -52,7 +58,9 @@ pub fn client(turn: &Turn<'_>, session: &mut Session, args: &[&[u8]]) -> Flow {
         (b"kill", filter) if !filter.is_empty() => kill(turn, session, filter),
         (b"reply", [mode]) => reply_mode(turn, session, mode),
         (b"unblock", [id, how @ ..]) => unblock(turn, session, id, how),
-        (b"no-evict" | b"no-touch", [switch]) if is_switch(switch) => say(session, |reply| reply.ok()),
+        (b"no-evict" | b"no-touch", [switch]) if is_switch(switch) => {
+            say(session, |reply| reply.ok())
+        }
         (b"getredir", []) => say(session, |reply| reply.integer(-1)),
         (b"trackinginfo", []) => say(session, |reply| {
             reply.map(3);
@@ -76,12 +84,16 @@ pub fn client(turn: &Turn<'_>, session: &mut Session, args: &[&[u8]]) -> Flow {
             }
         }),
         (
-            b"id" | b"getname" | b"setname" | b"setinfo" | b"info" | b"kill" | b"reply" | b"unblock" | b"no-evict"
-            | b"no-touch" | b"getredir" | b"trackinginfo" | b"help",
+            b"id" | b"getname" | b"setname" | b"setinfo" | b"info" | b"kill" | b"reply"
+            | b"unblock" | b"no-evict" | b"no-touch" | b"getredir" | b"trackinginfo" | b"help",
             _,
         ) => {
             let name = String::from_utf8_lossy(args[1]).to_lowercase();
-            refuse(turn, session, &format!("ERR wrong number of arguments for 'client|{name}' command"))
+            refuse(
+                turn,
+                session,
+                &format!("ERR wrong number of arguments for 'client|{name}' command"),
+            )
         }
         _ => refuse(turn, session, &unknown_subcommand(args)),
     }
@@ -97,13 +109,16 @@ fn is_switch(word: &[u8]) -> bool {
 
 /// Sets the name; as in Redis it must be printable and without blanks.
 pub fn set_name(turn: &Turn<'_>, name: &[u8]) -> Result<(), &'static str> {
-    let name = shown(name).ok_or("ERR Client names cannot contain spaces, newlines or special characters.")?;
+    let name = shown(name)
+        .ok_or("ERR Client names cannot contain spaces, newlines or special characters.")?;
     turn.client.handle.update(|info| info.name = name);
     Ok(())
 }
 
 fn shown(text: &[u8]) -> Option<String> {
-    text.iter().all(|byte| (b'!'..=b'~').contains(byte)).then(|| String::from_utf8_lossy(text).into_owned())
+    text.iter()
+        .all(|byte| (b'!'..=b'~').contains(byte))
+        .then(|| String::from_utf8_lossy(text).into_owned())
 }
 
 fn set_info(turn: &Turn<'_>, session: &mut Session, field: &[u8], value: &[u8]) -> Flow {
@@ -129,21 +144,35 @@ fn list(turn: &Turn<'_>, session: &mut Session, filter: &[&[u8]]) -> Flow {
         [] => clients.all(),
         [word, ids @ ..] if word.eq_ignore_ascii_case(b"ID") && !ids.is_empty() => {
             let ids: Option<Vec<u64>> = ids.iter().map(|id| number(id)).collect();
-            let Some(ids) = ids else { return refuse(turn, session, "ERR Invalid client ID") };
+            let Some(ids) = ids else {
+                return refuse(turn, session, "ERR Invalid client ID");
+            };
             ids.into_iter().filter_map(|id| clients.get(id)).collect()
         }
-        [word, kind] if word.eq_ignore_ascii_case(b"TYPE") => match kind.to_ascii_lowercase().as_slice() {
-            b"normal" => clients.all().into_iter().filter(|client| !is_subscriber(client)).collect(),
-            b"pubsub" => clients.all().into_iter().filter(|client| is_subscriber(client)).collect(),
-            b"master" | b"replica" | b"slave" => Vec::new(),
-            _ => {
-                let kind = String::from_utf8_lossy(kind).into_owned();
-                return refuse(turn, session, &format!("ERR Unknown client type '{kind}'"));
+        [word, kind] if word.eq_ignore_ascii_case(b"TYPE") => {
+            match kind.to_ascii_lowercase().as_slice() {
+                b"normal" => clients
+                    .all()
+                    .into_iter()
+                    .filter(|client| !is_subscriber(client))
+                    .collect(),
+                b"pubsub" => clients
+                    .all()
+                    .into_iter()
+                    .filter(|client| is_subscriber(client))
+                    .collect(),
+                b"master" | b"replica" | b"slave" => Vec::new(),
+                _ => {
+                    let kind = String::from_utf8_lossy(kind).into_owned();
+                    return refuse(turn, session, &format!("ERR Unknown client type '{kind}'"));
+                }
             }
-        },
+        }
         _ => return refuse(turn, session, "ERR syntax error"),
     };
-    let text = wanted.iter().fold(String::new(), |text, client| text + &client.line() + "\n");
+    let text = wanted
+        .iter()
+        .fold(String::new(), |text, client| text + &client.line() + "\n");
     say(session, |reply| reply.verbatim(&text))
 }
 
@@ -164,7 +193,9 @@ fn kill(turn: &Turn<'_>, session: &mut Session, filter: &[&[u8]]) -> Flow {
     let mut victims = all;
     let mut skip_me = true;
     for pair in filter.chunks(2) {
-        let [option, value] = pair else { return refuse(turn, session, "ERR syntax error") };
+        let [option, value] = pair else {
+            return refuse(turn, session, "ERR syntax error");
+        };
         match option.to_ascii_lowercase().as_slice() {
             b"id" => match number(value) {
                 Some(id) => victims.retain(|client| client.id == id),
@@ -191,7 +222,9 @@ fn kill(turn: &Turn<'_>, session: &mut Session, filter: &[&[u8]]) -> Flow {
     for victim in &victims {
         end(session, victim, me);
     }
-    say(session, |reply| reply.integer(i64::try_from(victims.len()).unwrap_or(i64::MAX)))
+    say(session, |reply| {
+        reply.integer(i64::try_from(victims.len()).unwrap_or(i64::MAX));
+    })
 }
 
 fn end(session: &mut Session, victim: &ClientHandle, me: u64) {
@@ -228,12 +261,23 @@ fn unblock(turn: &Turn<'_>, session: &mut Session, id: &[u8], how: &[&[u8]]) -> 
         [] => false,
         [how] if how.eq_ignore_ascii_case(b"TIMEOUT") => false,
         [how] if how.eq_ignore_ascii_case(b"ERROR") => true,
-        _ => return refuse(turn, session, "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"),
+        _ => {
+            return refuse(
+                turn,
+                session,
+                "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR",
+            );
+        }
     };
     let Some(id) = number(id) else {
         return refuse(turn, session, "ERR value is not an integer or out of range");
     };
-    let target = turn.worker.shared.clients.get(id).filter(|client| client.info().flags == "b");
+    let target = turn
+        .worker
+        .shared
+        .clients
+        .get(id)
+        .filter(|client| client.info().flags == "b");
     if let Some(target) = &target {
         target.unblock(error);
     }

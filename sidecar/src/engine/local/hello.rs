@@ -11,13 +11,20 @@ use crate::{
 
 /// `HELLO [protover [AUTH username password] [SETNAME clientname]]`
 pub fn hello(turn: &Turn<'_>, session: &mut Session, args: &[&[u8]]) -> Flow {
-    let proto = match args.get(1).map(|version| std::str::from_utf8(version).map(str::parse::<u32>)) {
+    let proto = match args
+        .get(1)
+        .map(|version| std::str::from_utf8(version).map(str::parse::<u32>))
+    {
         None => session.proto,
         Some(Ok(Ok(2))) => Proto::Resp2,
         Some(Ok(Ok(3))) => Proto::Resp3,
         Some(Ok(Ok(_))) => return refuse(turn, session, "NOPROTO unsupported protocol version"),
         Some(_) => {
-            return refuse(turn, session, "ERR Protocol version is not an integer or out of range");
+            return refuse(
+                turn,
+                session,
+                "ERR Protocol version is not an integer or out of range",
+            );
         }
     };
     // Replies in the old version must be out before the new one begins.
@@ -25,7 +32,11 @@ pub fn hello(turn: &Turn<'_>, session: &mut Session, args: &[&[u8]]) -> Flow {
         return Flow::Wait;
     }
     if session.pinned.is_some() && proto != session.proto {
-        return refuse(turn, session, "ERR HELLO cannot change the protocol version while subscribed");
+        return refuse(
+            turn,
+            session,
+            "ERR HELLO cannot change the protocol version while subscribed",
+        );
     }
     let mut at = 2;
     let mut name = None;
@@ -41,7 +52,11 @@ pub fn hello(turn: &Turn<'_>, session: &mut Session, args: &[&[u8]]) -> Flow {
             at += 2;
         } else {
             let option = String::from_utf8_lossy(option).into_owned();
-            return refuse(turn, session, &format!("ERR Syntax error in HELLO option '{option}'"));
+            return refuse(
+                turn,
+                session,
+                &format!("ERR Syntax error in HELLO option '{option}'"),
+            );
         }
     }
     if !session.authenticated {
@@ -118,15 +133,24 @@ fn log_in(turn: &Turn<'_>, session: &mut Session, user: Option<&[u8]>, password:
 
 /// `SELECT index`: from now on the links of another database.
 pub fn select(turn: &Turn<'_>, session: &mut Session, args: &[&[u8]]) -> Flow {
-    let Some(index) = std::str::from_utf8(args[1]).ok().and_then(|text| text.parse::<i64>().ok()) else {
+    let Some(index) = std::str::from_utf8(args[1])
+        .ok()
+        .and_then(|text| text.parse::<i64>().ok())
+    else {
         return refuse(turn, session, "ERR value is not an integer or out of range");
     };
-    let Ok(db) = u16::try_from(index) else { return refuse(turn, session, OUT_OF_RANGE) };
+    let Ok(db) = u16::try_from(index) else {
+        return refuse(turn, session, OUT_OF_RANGE);
+    };
     if session.unanswered() > 0 {
         return Flow::Wait;
     }
     if session.pinned.is_some() && db != session.db {
-        return refuse(turn, session, "ERR SELECT is not possible while subscribed or watching");
+        return refuse(
+            turn,
+            session,
+            "ERR SELECT is not possible while subscribed or watching",
+        );
     }
     let known = if turn.worker.has_upstream() {
         match exists_upstream(turn, session, db) {
@@ -159,7 +183,9 @@ fn exists_upstream(turn: &Turn<'_>, session: &Session, db: u16) -> Known {
     if db == session.db {
         return Known::Yes;
     }
-    let Some(set) = turn.worker.links(db) else { return Known::No };
+    let Some(set) = turn.worker.links(db) else {
+        return Known::No;
+    };
     let link = set.plain(turn.worker, session.proto).clone();
     match link.status() {
         Status::Up => Known::Yes,
