@@ -38,8 +38,8 @@ as one of a module, is forwarded; its keys come from the server's own `COMMAND` 
 - `–`: nothing to do. MONITOR, SLOWLOG, COMMANDLOG and ACL show the server's own key names, with the
   prefix. Replies of modules are not changed.
 
-**Memory mode** says whether the command works while there is no server; the others then answer
-`-ERR <COMMAND> is not available in memory mode`.
+**Memory mode** says whether the command works while there is no server; the others are then refused,
+most with `-ERR <COMMAND> is not available in memory mode`.
 
 ";
 
