@@ -5,6 +5,7 @@
 //! are flushed once the read buffer is drained, not per command.
 
 mod lookahead;
+pub mod output;
 pub mod registry;
 pub mod session;
 pub mod socket;
@@ -20,7 +21,7 @@ use std::{
 
 use tokio::io::ReadBuf;
 
-use self::session::Session;
+use self::{output::Output, session::Session};
 pub use self::{
     registry::{ClientHandle, Clients},
     socket::Socket,
@@ -38,8 +39,6 @@ const MAX_UNANSWERED: usize = 4096;
 const SOFT_OUTPUT: usize = 1 << 20;
 /// Bytes that are read ahead while a command has to wait.
 const READ_AHEAD: usize = 64 * 1024;
-/// An empty output buffer keeps at most this much; many connections are idle.
-const KEEP_OUTPUT: usize = 1024;
 
 /// One app connection.
 pub struct Client {
@@ -123,12 +122,13 @@ impl Client {
     pub fn flush(&self) {
         let mut session = self.session.borrow_mut();
         let done = write_out(&self.socket.borrow(), &mut session.out);
+        if let Ok(len) = done {
+            self.worker.counters.bytes_out.add(len as u64);
+        }
         let goes_on = !session.input.is_empty() || session.closing || session.ended;
         if done.is_err() || !session.out.is_empty() || goes_on {
             drop(session);
             self.wake();
-        } else {
-            trim(&mut session.out);
         }
     }
 
@@ -194,12 +194,14 @@ impl Client {
         keep_rest(&mut session, input, used);
     }
 
-    /// The app has sent its last byte: `printf … | nc` still wants its replies, but a connection
-    /// with a state (blocked, subscribed, in a transaction) is over.
+    /// The app has sent its last byte: `printf … | nc` still wants its replies, but who is blocked
+    /// or listens is gone.
     fn ends_after_replies(&self) -> bool {
         let mut session = self.session.borrow_mut();
         session.ended = true;
-        session.pinned.is_none() && session.pinning.is_none() && session.subscriptions.is_none()
+        let pinned = session.pinned.as_ref();
+        session.subscriptions.is_none()
+            && !pinned.is_some_and(engine::pinned::Pinned::waits_for_events)
     }
 
     /// Reads once; `Ok(false)` at the end of the stream.
@@ -279,23 +281,18 @@ impl Client {
         let session = &mut *session;
         let mut socket = self.socket.borrow_mut();
         while !session.out.is_empty() {
-            match socket.poll_write(cx, &session.out) {
-                Poll::Ready(Ok(len)) if len == session.out.len() => {
-                    self.worker.counters.bytes_out.add(len as u64);
-                    session.out.clear();
-                }
+            match socket.poll_write(cx, session.out.unsent()) {
                 Poll::Ready(Ok(0) | Err(_)) => return Some(End::Closed),
                 Poll::Ready(Ok(len)) => {
                     self.worker.counters.bytes_out.add(len as u64);
-                    session.out.drain(..len);
-                }
-                Poll::Pending if session.out.len() > self.worker.output_limit() => {
-                    return Some(End::SlowReader);
+                    session.out.advance(len);
                 }
                 Poll::Pending => break,
             }
         }
-        trim(&mut session.out);
+        if session.out.exceeds(self.worker.output_limit()) {
+            return Some(End::SlowReader);
+        }
         let waits = session.need == 0 && !session.input.is_empty();
         let last = session.closing || session.ended && !waits;
         (last && session.out.is_empty() && session.unanswered() == 0).then_some(End::Closed)
@@ -311,7 +308,13 @@ fn run_command(turn: &Turn<'_>, session: &mut Session, parser: &Parser, frame: &
         return Flow::Done;
     }
     let raw = (frame[0] == b'*').then_some(frame);
-    engine::handle(turn, session, &args, raw)
+    let replies = session.replies;
+    let flow = engine::handle(turn, session, &args, raw);
+    if flow == Flow::Wait {
+        // It has not run: `CLIENT REPLY SKIP` is still to come.
+        session.replies = replies;
+    }
+    flow
 }
 
 /// Whether the client may run its next command now.
@@ -334,21 +337,18 @@ fn keep_rest(session: &mut Session, mut input: Vec<u8>, used: usize) {
     session.input = input;
 }
 
-fn trim(out: &mut Vec<u8>) {
-    if out.is_empty() && out.capacity() > KEEP_OUTPUT {
-        *out = Vec::new();
-    }
-}
-
 /// Writes without a task to wake.
-fn write_out(socket: &Socket, out: &mut Vec<u8>) -> io::Result<()> {
+fn write_out(socket: &Socket, out: &mut Output) -> io::Result<usize> {
+    let mut total = 0;
     while !out.is_empty() {
-        match socket.try_write(out) {
-            Ok(len) if len == out.len() => out.clear(),
-            Ok(len) => drop(out.drain(..len)),
+        match socket.try_write(out.unsent()) {
+            Ok(len) => {
+                out.advance(len);
+                total += len;
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(total)
 }

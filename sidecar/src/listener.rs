@@ -29,6 +29,13 @@ pub enum Accepted {
 }
 
 impl Accepted {
+    /// Number of the connection.
+    pub fn id(&self) -> u64 {
+        match self {
+            Self::Tcp(_, handle) | Self::Unix(_, handle) => handle.id,
+        }
+    }
+
     /// Registers the socket with the current event loop.
     pub fn into_socket(self) -> io::Result<(Socket, Arc<ClientHandle>)> {
         Ok(match self {
@@ -76,9 +83,12 @@ impl Dealer {
         let handle = self.shared.clients.add(None, None, u32::MAX);
         let handle = handle.ok_or_else(|| io::Error::other("too many connections"))?;
         let turn = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        self.loops[turn % self.loops.len()]
-            .try_send(Accepted::Unix(theirs, handle))
-            .map_err(|_| io::Error::other("the event loop takes no connections"))?;
+        let id = handle.id;
+        let sent = self.loops[turn % self.loops.len()].try_send(Accepted::Unix(theirs, handle));
+        if sent.is_err() {
+            self.shared.clients.remove(id);
+            return Err(io::Error::other("the event loop takes no connections"));
+        }
         tokio::net::UnixStream::from_std(ours)
     }
 

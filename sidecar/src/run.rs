@@ -18,7 +18,7 @@ use tokio::{
     net::{TcpListener, UnixListener},
     runtime::{Builder, LocalOptions},
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{MissedTickBehavior, interval, sleep},
 };
@@ -109,10 +109,11 @@ async fn control_thread(
 
     let mut loops = Vec::new();
     let mut senders = Vec::new();
+    let end = watch::Sender::new(());
     for index in 0..usize::from(listen.threads) {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         senders.push(sender);
-        loops.push(start_loop(&shared, index, receiver)?);
+        loops.push(start_loop(&shared, index, receiver, end.subscribe())?);
     }
     let dealer = Dealer::new(Arc::clone(&shared), senders);
     let accepting = accept(&dealer, bound.redis, bound.unix);
@@ -134,10 +135,10 @@ async fn control_thread(
     drop(accepting);
     shared.drain();
     drain(&shared, &mut signals).await;
-    drop(dealer);
     control.shutdown().await;
+    drop(end);
     for thread in loops {
-        // A loop ends when its channel is closed; a panic in it has been reported already.
+        // A panic in it has been reported already.
         let _ = thread.join();
     }
     if let Some(path) = &listen.unix_socket {
@@ -256,6 +257,7 @@ fn start_loop(
     shared: &Arc<Shared>,
     index: usize,
     receiver: mpsc::Receiver<Accepted>,
+    end: watch::Receiver<()>,
 ) -> Result<JoinHandle<()>, RunError> {
     let shared = Arc::clone(shared);
     std::thread::Builder::new()
@@ -265,7 +267,7 @@ fn start_loop(
                 .enable_all()
                 .build_local(LocalOptions::default());
             match (runtime, Worker::new(&shared, index)) {
-                (Ok(runtime), Ok(worker)) => runtime.block_on(event_loop(worker, receiver)),
+                (Ok(runtime), Ok(worker)) => runtime.block_on(event_loop(worker, receiver, end)),
                 (Err(error), _) => tracing::error!(%error, "failed to start an event loop"),
                 (_, Err(error)) => tracing::error!(%error, "failed to start an event loop"),
             }
@@ -276,7 +278,11 @@ fn start_loop(
         })
 }
 
-async fn event_loop(worker: Rc<Worker>, mut accepted: mpsc::Receiver<Accepted>) {
+async fn event_loop(
+    worker: Rc<Worker>,
+    mut accepted: mpsc::Receiver<Accepted>,
+    mut end: watch::Receiver<()>,
+) {
     if worker.has_upstream() {
         let db = u16::try_from(worker.active().config.keyspace.database).unwrap_or(0);
         if let Some(set) = worker.links(db) {
@@ -290,17 +296,27 @@ async fn event_loop(worker: Rc<Worker>, mut accepted: mpsc::Receiver<Accepted>) 
         tokio::select! {
             next = accepted.recv() => match next {
                 None => return,
-                Some(socket) => match socket.into_socket() {
-                    Ok((socket, handle)) => {
-                        tokio::task::spawn_local(Client::new(&worker, socket, handle).serve());
-                    }
-                    Err(error) => tracing::warn!(%error, "failed to serve a connection"),
-                },
+                Some(socket) => serve(&worker, socket),
             },
+            // The sender is dropped.
+            _ = end.changed() => return,
             _ = ticks.tick() => {
                 worker.housekeep();
                 worker.shared.beat(worker.index);
             }
+        }
+    }
+}
+
+fn serve(worker: &Rc<Worker>, accepted: Accepted) {
+    let id = accepted.id();
+    match accepted.into_socket() {
+        Ok((socket, handle)) => {
+            tokio::task::spawn_local(Client::new(worker, socket, handle).serve());
+        }
+        Err(error) => {
+            worker.shared.clients.remove(id);
+            tracing::warn!(%error, "failed to serve a connection");
         }
     }
 }

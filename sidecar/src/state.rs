@@ -94,6 +94,8 @@ pub struct ReloadState {
 #[derive(Default)]
 pub struct UpstreamState {
     facts: Mutex<UpstreamFacts>,
+    /// A link came up: others need not wait any longer.
+    pub is_back: tokio::sync::Notify,
     /// Evicts by LRU or LFU: hot local keys must be touched there.
     pub evicts_by_use: AtomicBool,
     /// Has per-field expiry of hashes: hash entries are capped at `maxStaleness`.

@@ -275,7 +275,12 @@ impl Tier {
             return false;
         }
         let entry = match shard.cache.peek(&slot) {
-            Some(kept) if kept.entry.is(at) && kept.entry.origin() == meta.origin => {
+            // What has expired adds nothing.
+            Some(kept)
+                if kept.entry.is(at)
+                    && kept.entry.origin() == meta.origin
+                    && Tick::now().millis() < kept.entry.deadline_ms() =>
+            {
                 merge(&kept.entry, meta, key, body)
             }
             _ => Entry::new(meta, key, body),
@@ -389,24 +394,25 @@ impl KeyHash {
 /// What is known after a second read of a key that is still cached: fields of a hash add up, and a
 /// length or a type does not displace a value.
 fn merge(old: &Entry, meta: Meta, key: &[u8], new: Body<'_>) -> Option<Entry> {
-    let meta = Meta {
+    // What stays of the old entry lives no longer than it did.
+    let both = Meta {
         deadline_ms: meta.deadline_ms.min(old.deadline_ms()),
         ..meta
     };
     match (old.body(), new) {
         (Body::Hash(known), Body::Hash(read)) if !read.complete => {
             if known.complete {
-                return Entry::new(meta, key, Body::Hash(known));
+                return Entry::new(both, key, Body::Hash(known));
             }
             let mut bytes = Vec::with_capacity(known.bytes().len() + read.bytes().len());
             for (field, value) in known.iter().filter(|(field, _)| read.get(field).is_none()) {
                 Fields::append(&mut bytes, field, value);
             }
             bytes.extend_from_slice(read.bytes());
-            Entry::new(meta, key, Body::Hash(Fields::new(false, &bytes)))
+            Entry::new(both, key, Body::Hash(Fields::new(false, &bytes)))
         }
         (Body::Text(_) | Body::Hash(_), Body::TextLen(_) | Body::Typed(_)) => {
-            Entry::new(meta, key, old.body())
+            Entry::new(both, key, old.body())
         }
         _ => Entry::new(meta, key, new),
     }

@@ -222,6 +222,11 @@ impl Worker {
         }
     }
 
+    /// Whether clients begin in that database.
+    pub fn is_default(&self, db: u16) -> bool {
+        self.active.borrow().1.config.keyspace.database == u32::from(db)
+    }
+
     /// Whether invalidations are wanted.
     pub fn wants_tracking(&self) -> bool {
         self.active.borrow().1.config.local.coherence == Coherence::Tracking
@@ -245,6 +250,9 @@ impl Worker {
         }
         if link.role == Role::Plain {
             crate::engine::memory::redis_is_back(self);
+        }
+        if link.role != Role::Pinned {
+            self.shared.upstream.is_back.notify_waiters();
         }
         if link.role != Role::Tracked {
             return;
@@ -291,8 +299,7 @@ impl Worker {
         if link.role == Role::Pinned || *lost == Lost::Closed {
             return;
         }
-        let default = self.active().config.keyspace.database;
-        if matches!(lost, Lost::NoDatabase(_)) && u32::from(link.handshake.db) != default {
+        if matches!(lost, Lost::NoDatabase(_)) && !self.is_default(link.handshake.db) {
             return;
         }
         if matches!(link.status(), Status::Down(_) | Status::NoDatabase) {

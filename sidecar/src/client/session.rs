@@ -7,6 +7,7 @@
 
 use std::{collections::VecDeque, rc::Rc};
 
+use super::output::Output;
 use crate::{
     command::CommandId,
     engine::{
@@ -89,7 +90,7 @@ pub struct Session {
     /// Whether replies are sent.
     pub replies: ReplyMode,
     /// Bytes to send.
-    pub out: Vec<u8>,
+    pub out: Output,
     slots: VecDeque<Slot>,
     /// Number of the first slot.
     first: u64,
@@ -126,7 +127,7 @@ impl Session {
             db,
             authenticated,
             replies: ReplyMode::On,
-            out: Vec::new(),
+            out: Output::default(),
             slots: VecDeque::new(),
             first: 0,
             pinned: None,
@@ -192,7 +193,8 @@ impl Session {
     #[inline]
     pub fn reply<R>(&mut self, write: impl FnOnce(&mut Reply<'_>) -> R) -> R {
         if self.slots.is_empty() && !self.is_muted() {
-            return write(&mut Reply::new(&mut self.out, self.proto));
+            let proto = self.proto;
+            return self.out.append(|out| write(&mut Reply::new(out, proto)));
         }
         let mut bytes = Vec::new();
         let result = write(&mut Reply::new(&mut bytes, self.proto));
@@ -213,13 +215,14 @@ impl Session {
         if at > 0 {
             let mut bytes = Vec::new();
             write(&mut bytes);
+            self.out.held += bytes.len();
             slot.reply = Some(bytes);
             return;
         }
         if slot.muted {
             write(&mut Vec::new());
         } else {
-            write(&mut self.out);
+            self.out.append(write);
         }
         self.slots.pop_front();
         self.first += 1;
@@ -229,8 +232,9 @@ impl Session {
             ..
         }) = self.slots.front()
         {
+            self.out.held -= bytes.len();
             if !muted {
-                self.out.extend_from_slice(bytes);
+                self.out.append(|out| out.extend_from_slice(bytes));
             }
             self.slots.pop_front();
             self.first += 1;
@@ -266,9 +270,10 @@ mod tests {
         let second = session.reserve(Lane::Tracked, Touches::Key(2));
         session.reply(|reply| reply.integer(3));
         session.complete(second, |out| out.extend_from_slice(b":2\r\n"));
-        assert_eq!(session.out, b"");
+        assert_eq!(session.out.unsent(), b"");
         session.complete(first, |out| out.extend_from_slice(b":1\r\n"));
-        assert_eq!(session.out, b":1\r\n:2\r\n:3\r\n");
+        assert_eq!(session.out.unsent(), b":1\r\n:2\r\n:3\r\n");
+        assert_eq!(session.out.held, 0);
         assert_eq!(session.unanswered(), 0);
     }
 
@@ -297,6 +302,6 @@ mod tests {
         session.next_command();
         session.reply(|reply| reply.ok());
         session.complete(skipped, |out| out.extend_from_slice(b":1\r\n"));
-        assert_eq!(session.out, b"+OK\r\n");
+        assert_eq!(session.out.unsent(), b"+OK\r\n");
     }
 }

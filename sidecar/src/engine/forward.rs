@@ -291,7 +291,7 @@ pub fn follow(turn: &Turn<'_>, link: &Link, key: &[u8], millis: u64) {
         .as_ref()
         .map_or(b"".as_slice(), |prefix| prefix.raw());
     let key = [prefix, key].concat();
-    link.send(Target::Ignore, false, |out| {
+    link.send(Target::Ignore, true, |out| {
         write_words(
             out,
             &[b"PEXPIRE", &key, millis.to_string().as_bytes(), b"NX"],

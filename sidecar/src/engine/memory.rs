@@ -498,7 +498,7 @@ pub fn deliver(client: &Rc<Client>) {
     };
     let mut messages = subscriptions.subscriber.0.messages.lock();
     for message in messages.0.drain(..) {
-        session.out.extend_from_slice(&message);
+        session.out.append(|out| out.extend_from_slice(&message));
     }
     messages.1 = 0;
 }
@@ -541,17 +541,13 @@ pub fn redis_is_back(worker: &Worker) {
             "redis is back and is the truth again: writes acknowledged in memory only were discarded"
         );
     }
-    let subscribers = worker.shared.channels.lock().0.subscribers();
+    let channels = worker.shared.channels.lock();
+    let subscribers = channels.0.subscribers();
+    for subscriber in channels.0.all() {
+        subscriber.0.client.kill();
+    }
+    drop(channels);
     if subscribers > 0 {
-        for client in worker
-            .shared
-            .clients
-            .all()
-            .iter()
-            .filter(|client| client.info().flags == "P")
-        {
-            client.kill();
-        }
         tracing::info!(
             subscribers,
             "subscribers of memory mode were closed, to subscribe at redis again"

@@ -40,9 +40,19 @@ pub struct Pinned {
     monitor: bool,
     /// The connection is in another database than it began with.
     moved: bool,
-    /// The slot of a command that waits, or runs alone.
-    alone: Option<u64>,
+    /// A command whose reply later ones wait for.
+    alone: Option<Alone>,
     subscribed: Option<Subscribed>,
+}
+
+/// A command whose reply later ones wait for.
+#[derive(Clone, Copy)]
+struct Alone {
+    /// Its slot.
+    number: u64,
+    command: CommandId,
+    /// Redis answers when something happens, possibly never.
+    blocked: bool,
 }
 
 /// State between `WATCH` or `MULTI` and `EXEC`.
@@ -103,6 +113,16 @@ impl Pinned {
         self.alone.is_some()
     }
 
+    /// Whether it is over when the app sends nothing any more.
+    pub fn waits_for_events(&self) -> bool {
+        self.monitor || self.subscribed.is_some() || self.is_blocked()
+    }
+
+    /// Whether Redis answers when something happens, possibly never.
+    pub fn is_blocked(&self) -> bool {
+        self.alone.is_some_and(|alone| alone.blocked)
+    }
+
     fn is_free(&self) -> bool {
         self.transaction.phase == Phase::None
             && !self.monitor
@@ -121,7 +141,7 @@ impl Pinned {
             "O"
         } else if self.subscribed.is_some() {
             "P"
-        } else if self.alone.is_some() {
+        } else if self.is_blocked() {
             "b"
         } else if self.is_open() {
             "x"
@@ -179,10 +199,14 @@ fn take_link(turn: &Turn<'_>, session: &mut Session) -> Result<Rc<Link>, Option<
     };
     // The shared link knows first whether Redis is away.
     let shared = set.plain(turn.worker, session.proto).clone();
+    let waited_for = session.pinning.take();
     if let Status::Down(why) = shared.status() {
+        if let Some(link) = waited_for {
+            set.unpin(&link, false);
+        }
         return Err(Some(why));
     }
-    let link = match session.pinning.take() {
+    let link = match waited_for {
         Some(link) => link,
         None => set.pin(turn.worker, session.proto),
     };
@@ -193,7 +217,10 @@ fn take_link(turn: &Turn<'_>, session: &mut Session) -> Result<Rc<Link>, Option<
             session.pinning = Some(link);
             Err(None)
         }
-        Status::Down(why) => Err(Some(why)),
+        Status::Down(why) => {
+            set.unpin(&link, false);
+            Err(Some(why))
+        }
         Status::NoDatabase | Status::Closed => {
             set.unpin(&link, false);
             Err(Some("the connection was closed".into()))
@@ -244,7 +271,19 @@ pub fn handle(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> F
         return super::route(turn, session, request);
     };
     let id = request.spec.id();
+    if pinned.link.is_full() {
+        pinned.link.wait(turn.client);
+        return Flow::Wait;
+    }
     let flow = match id {
+        CommandId::Quit | CommandId::Reset
+            if pinned
+                .subscribed
+                .as_ref()
+                .is_some_and(Subscribed::is_settling) =>
+        {
+            Flow::Wait
+        }
         CommandId::Quit | CommandId::Reset => {
             let which = if id == CommandId::Quit {
                 Local::Quit
@@ -277,9 +316,9 @@ fn while_subscribed(turn: &Turn<'_>, session: &mut Session, request: Request<'_>
     let class = class(request.spec, request.args, turn.allowed(request.args[0]));
     match class {
         Class::Pin(Pin::Subscribe) | Class::Unsubscribe => subscribe(turn, session, request),
+        // Confirmations come first, and it may just be leaving that state.
+        _ if subscribed.is_settling() => Flow::Wait,
         Class::Local(Local::Ping) => send_plain(turn, session, request),
-        // It may just be leaving that state.
-        _ if session.proto == Proto::Resp2 && subscribed.leaving > 0 => Flow::Wait,
         _ if session.proto == Proto::Resp2 => refuse(turn, session, &subscribed_only(request)),
         Class::Local(Local::Select) => select(turn, session, request),
         Class::Local(which) => local::answer(turn, session, which, request),
@@ -448,14 +487,19 @@ fn exec(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
         Some(after),
         b"*1\r\n$4\r\nEXEC\r\n",
     );
-    wait_for(session, number);
+    wait_for(session, number, false);
     Flow::Done
 }
 
 /// Until this reply says what came of it, later commands wait.
-fn wait_for(session: &mut Session, number: u64) {
+fn wait_for(session: &mut Session, number: u64, blocked: bool) {
+    let command = session.command;
     if let Some(pinned) = &mut session.pinned {
-        pinned.alone = Some(number);
+        pinned.alone = Some(Alone {
+            number,
+            command,
+            blocked,
+        });
     }
 }
 
@@ -511,7 +555,7 @@ fn send_plain(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> F
 fn send_and_wait(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
     match send_keyed(turn, session, request) {
         Ok(number) => {
-            wait_for(session, number);
+            wait_for(session, number, false);
             Flow::Done
         }
         Err(error) => refuse(turn, session, &error),
@@ -553,15 +597,15 @@ fn send_alone(turn: &Turn<'_>, session: &mut Session, pin: Pin, request: Request
     else {
         return Flow::Wait;
     };
-    link.patient.set(pin != Pin::Once);
+    link.patient.set(pin == Pin::Block);
     if matches!(request.spec.id(), CommandId::Wait | CommandId::Waitaof) {
         link.send(Target::Ignore, false, |out| write_command(&[b"PING"], out));
     }
     match send_keyed(turn, session, request) {
         Ok(number) => {
+            wait_for(session, number, pin == Pin::Block);
             if let Some(pinned) = &mut session.pinned {
                 pinned.monitor |= pin == Pin::Monitor;
-                pinned.alone = Some(number);
             }
             Flow::Done
         }
@@ -646,7 +690,6 @@ fn subscribe(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Fl
     } else {
         subscribed.leaving += names.max(1);
     }
-    pinned.link.patient.set(true);
     let mut bytes = Vec::new();
     match &turn.active.prefix {
         None => write_command(args, &mut bytes),
@@ -673,7 +716,7 @@ pub fn take_message(client: &Rc<Client>, link: &Link, frame: &[u8]) -> bool {
     };
     let unasked = link.in_flight() == 0;
     if pinned.monitor && unasked {
-        session.out.extend_from_slice(frame);
+        session.out.append(|out| out.extend_from_slice(frame));
         client.worker.mark_dirty(client);
         return true;
     }
@@ -692,14 +735,14 @@ pub fn take_message(client: &Rc<Client>, link: &Link, frame: &[u8]) -> bool {
         subscribed.count(&kind);
     }
     let active = client.worker.active();
-    match &active.prefix {
+    session.out.append(|out| match &active.prefix {
         Some(prefix) if !is_error(frame) => {
-            if strip_reply(ReplyRewrite::Message, prefix, frame, &mut session.out).is_err() {
-                session.out.extend_from_slice(frame);
+            if strip_reply(ReplyRewrite::Message, prefix, frame, out).is_err() {
+                out.extend_from_slice(frame);
             }
         }
-        _ => session.out.extend_from_slice(frame),
-    }
+        _ => out.extend_from_slice(frame),
+    });
     settle(client, session);
     client.worker.mark_dirty(client);
     true
@@ -783,6 +826,11 @@ impl Subscribed {
         }
     }
 
+    /// Whether confirmations are on their way.
+    fn is_settling(&self) -> bool {
+        self.joining + self.leaving > 0
+    }
+
     fn is_over(&self) -> bool {
         self.channels == 0 && self.shards == 0 && self.joining == 0 && self.leaving == 0
     }
@@ -816,15 +864,18 @@ pub fn answered(client: &Rc<Client>, link: &Link, command: CommandId, number: u6
                 pinned.moved = true;
             }
         }
+        CommandId::Watch if is_error(frame) && !pinned.is_open() => {
+            pinned.transaction.phase = Phase::None;
+        }
+        CommandId::Monitor if is_error(frame) => pinned.monitor = false,
         CommandId::Multi if is_error(frame) && !frame.starts_with(b"-ERR MULTI calls") => {
             pinned.transaction.phase = Phase::None;
         }
         _ => {}
     }
-    if pinned.alone == Some(number) {
+    if pinned.alone.is_some_and(|alone| alone.number == number) {
         pinned.alone = None;
-        link.patient
-            .set(pinned.subscribed.is_some() || pinned.monitor);
+        link.patient.set(false);
     }
     settle(client, session);
 }
@@ -836,7 +887,6 @@ fn settle(client: &Rc<Client>, session: &mut Session) {
     };
     if pinned.subscribed.as_ref().is_some_and(Subscribed::is_over) {
         pinned.subscribed = None;
-        pinned.link.patient.set(pinned.alone.is_some());
     }
     let flags = pinned.flags();
     client.handle.update(|info| info.flags = flags);
@@ -918,13 +968,15 @@ pub fn take_unblock(client: &Rc<Client>) {
     };
     let mut session = client.session.borrow_mut();
     let session = &mut *session;
-    let Some(number) = session.pinned.as_ref().and_then(|pinned| pinned.alone) else {
+    let alone = session.pinned.as_ref().and_then(|pinned| pinned.alone);
+    // Only who is blocked in Redis: of another command nobody could say what came of it.
+    let Some(alone) = alone.filter(|alone| alone.blocked) else {
         return;
     };
-    let (proto, command) = (session.proto, session.command);
-    session.complete(number, |out| {
+    let proto = session.proto;
+    session.complete(alone.number, |out| {
         let mut reply = Reply::new(out, proto);
-        match command {
+        match alone.command {
             _ if with_error => reply.error("UNBLOCKED client unblocked via CLIENT UNBLOCK"),
             CommandId::Blmove | CommandId::Brpoplpush => reply.null(),
             CommandId::Wait => reply.integer(0),

@@ -187,6 +187,13 @@ impl<S: Clone + Eq + Hash> PubSub<S> {
         self.patterns.len()
     }
 
+    /// All subscribers.
+    pub fn all(&self) -> impl Iterator<Item = &S> {
+        self.subscribers
+            .values()
+            .map(|subscriber| &subscriber.handle)
+    }
+
     /// How many subscribers there are.
     pub fn subscribers(&self) -> usize {
         self.subscribers.len()

@@ -181,6 +181,32 @@ fn a_deadline_is_checked_on_read_and_ttl_is_computed_from_the_expiry() {
 }
 
 #[test]
+fn a_key_whose_local_entry_expired_is_kept_again_with_a_new_deadline() {
+    let bench = Bench::new();
+    let fill = |deadline_ms| {
+        let token = bench
+            .tier
+            .begin_fill(Lookup { db: 0, key: b"k" }, bench.link.origin())
+            .unwrap();
+        let meta = Meta {
+            deadline_ms,
+            ..bench.meta(0)
+        };
+        assert!(bench.tier.fill(token, meta, b"k", Body::Text(b"v")));
+    };
+    // Ticks count from the start of the process: the first entry is dead when it is kept.
+    fill(0);
+    fill(900);
+    assert!(bench.read(b"k", Query::Get, at(800)).is_some());
+    fill(5_000);
+    bench.link.prove(at(3_000), STALENESS);
+    assert!(
+        bench.read(b"k", Query::Get, at(3_500)).is_some(),
+        "a value read anew has its own deadline"
+    );
+}
+
+#[test]
 fn databases_do_not_mix_and_a_push_drops_the_key_in_all() {
     let bench = Bench::new();
     for db in [0, 1, 63] {

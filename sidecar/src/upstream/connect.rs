@@ -2,6 +2,7 @@
 
 use std::{io, time::Duration};
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -133,6 +134,7 @@ impl Endpoint {
                 source,
             })?;
         tcp.set_nodelay(true).map_err(ConnectError::Broken)?;
+        keep_alive(&tcp).map_err(ConnectError::Broken)?;
         let stream = match &self.tls {
             None => Stream::Tcp(tcp),
             Some(tls) => TlsConnector::from(tls.config.clone())
@@ -176,15 +178,16 @@ impl Endpoint {
                 (Value::Error(text), OnError::Ignore) if text.starts_with(b"NOAUTH") => {
                     return Err(ConnectError::Refused {
                         command: "AUTH",
-                        answer: lossy(text),
+                        answer: self.without_secrets(text),
                     });
                 }
                 (Value::Error(_), OnError::Ignore) => {}
                 (Value::Error(text), OnError::NoTracking) => {
-                    tracking_refused = Some(format!("{}: {}", step.command, lossy(text)));
+                    tracking_refused =
+                        Some(format!("{}: {}", step.command, self.without_secrets(text)));
                 }
                 (Value::Error(text), OnError::Fail) => {
-                    let answer = lossy(text);
+                    let answer = self.without_secrets(text);
                     return Err(ConnectError::Refused {
                         command: step.command,
                         answer,
@@ -202,6 +205,21 @@ impl Endpoint {
             rest: buffer,
             tracking_refused,
         })
+    }
+
+    /// A server's error, which may repeat what was sent to it (P10).
+    fn without_secrets(&self, error: &[u8]) -> String {
+        let error = String::from_utf8_lossy(error);
+        let text = error
+            .split(", with args beginning with")
+            .next()
+            .unwrap_or_default();
+        match &self.credentials.password {
+            Some(password) if !password.expose().is_empty() => {
+                text.replace(password.expose(), "***")
+            }
+            _ => text.to_owned(),
+        }
     }
 
     fn steps(&self, wanted: Handshake) -> Vec<Step> {
@@ -242,6 +260,16 @@ impl Endpoint {
         }
         steps
     }
+}
+
+/// A subscriber or a blocked client may wait for ever on a connection whose other end is gone
+/// without a word; the kernel finds out in half a minute.
+fn keep_alive(tcp: &TcpStream) -> io::Result<()> {
+    let probes = TcpKeepalive::new()
+        .with_time(Duration::from_secs(15))
+        .with_interval(Duration::from_secs(5))
+        .with_retries(3);
+    SockRef::from(tcp).set_tcp_keepalive(&probes)
 }
 
 /// One command of the handshake. Its words may hold a password: no `Debug`.
@@ -302,8 +330,4 @@ fn is_replica(hello: &Value<'_>) -> bool {
         hello.field(b"role").and_then(Value::text),
         Some(b"replica" | b"slave")
     )
-}
-
-fn lossy(text: &[u8]) -> String {
-    String::from_utf8_lossy(text).into_owned()
 }

@@ -234,7 +234,7 @@ impl Link {
             core.outbox.answered(bytes);
             drop(core);
             for pending in failed {
-                self.fail(pending, &Lost::TimedOut(limit));
+                self.fail(pending, false, &Lost::TimedOut(limit));
             }
             self.worker.flush_dirty();
         }
@@ -289,8 +289,13 @@ impl Link {
             } else {
                 backoff.next(self.worker.random())
             };
-            tokio::time::sleep(pause).await;
-            if self.core.borrow().stop.is_some() && self.role == Role::Pinned {
+            // Another link that comes up knows before the pause is over that Redis is back.
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.worker.shared.upstream.is_back.notified() => {}
+            }
+            let closed = matches!(self.core.borrow().stop, Some(Lost::Closed));
+            if closed {
                 self.went_down(&Lost::Closed);
                 return;
             }
@@ -302,7 +307,7 @@ impl Link {
         {
             let mut core = self.core.borrow_mut();
             core.status = Status::Up;
-            if self.role != Role::Pinned {
+            if core.stop != Some(Lost::Closed) {
                 core.stop = None;
             }
         }
@@ -315,10 +320,12 @@ impl Link {
         if let Some(tier) = &self.tier {
             tier.break_proof();
         }
-        let ends = self.role == Role::Pinned || matches!(lost, Lost::Closed);
+        let ends = self.role == Role::Pinned
+            || matches!(lost, Lost::Closed)
+            || matches!(lost, Lost::NoDatabase(_)) && !self.worker.is_default(self.handshake.db);
         let failed = self.keep_repeatable(lost, ends);
-        for pending in failed {
-            self.fail(pending, lost);
+        for (pending, was_sent) in failed {
+            self.fail(pending, was_sent, lost);
         }
         self.worker.link_went_down(self, lost);
         if ends && let Some(owner) = self.owner.take() {
@@ -329,48 +336,46 @@ impl Link {
         ends
     }
 
-    /// Keeps the commands that will be sent again and returns the others.
-    fn keep_repeatable(&self, lost: &Lost, ends: bool) -> Vec<Pending> {
+    /// Keeps the commands that will be sent again and returns the others, each with whether it was
+    /// sent.
+    fn keep_repeatable(&self, lost: &Lost, ends: bool) -> Vec<(Pending, bool)> {
         let retries = self.worker.active().config.resilience.max_retries;
         let mut core = self.core.borrow_mut();
         let core = &mut *core;
         let was_up = core.status == Status::Up;
         core.status = match lost {
+            Lost::NoDatabase(_) => Status::NoDatabase,
             _ if ends => Status::Closed,
             _ if was_up => Status::Connecting,
-            Lost::NoDatabase(_) => Status::NoDatabase,
             lost => Status::Down(lost.to_string().into()),
         };
         let lengths: Vec<usize> = core.pending.iter().map(|pending| pending.len).collect();
-        let pending = &mut core.pending;
-        let mut kept = vec![false; lengths.len()];
         // Nothing left the sidecar while there was no connection.
-        core.outbox.restart(&lengths, |index, was_sent| {
-            let pending = &mut pending[index];
-            pending.attempts += 1;
-            let again = !was_sent || pending.repeatable;
-            kept[index] = !ends
-                && again
-                && pending.attempts <= retries
-                && !matches!(pending.target, Target::Proof(_))
-                && self.role == Role::Plain;
-            kept[index]
-        });
-        let mut kept = kept.into_iter();
-        let (again, failed) = core
-            .pending
-            .drain(..)
-            .partition::<VecDeque<_>, _>(|_| kept.next() == Some(true));
-        core.pending = again;
-        self.worker
-            .counters
-            .upstream_retries
-            .add(core.pending.len() as u64);
-        failed.into()
+        let sent = core.outbox.count_sent(&lengths);
+        let keep = core.repeatable(sent, retries, !ends && self.role == Role::Plain);
+        core.outbox.restart(&lengths, &keep);
+        let now = self.worker.now();
+        let mut failed = Vec::new();
+        for (index, mut pending) in std::mem::take(&mut core.pending).into_iter().enumerate() {
+            if keep[index] {
+                pending.since = now;
+                core.pending.push_back(pending);
+            } else {
+                failed.push((pending, index < sent));
+            }
+        }
+        let retries = core.pending.len() as u64;
+        self.worker.counters.upstream_retries.add(retries);
+        failed
     }
 
-    fn fail(&self, pending: Pending, lost: &Lost) {
-        reply::lost(&self.worker, pending.target, lost);
+    fn fail(&self, pending: Pending, was_sent: bool, lost: &Lost) {
+        let unsent = Lost::Unavailable(lost.to_string().into());
+        reply::lost(
+            &self.worker,
+            pending.target,
+            if was_sent { lost } else { &unsent },
+        );
     }
 
     /// Writes and reads until the connection is lost.
@@ -419,20 +424,18 @@ impl Link {
 
     fn poll_write(&self, stream: &mut Stream, cx: &mut Context<'_>) -> io::Result<()> {
         let mut core = self.core.borrow_mut();
-        let mut wrote = false;
         while !core.outbox.unsent().is_empty() {
             match Pin::new(&mut *stream).poll_write(cx, core.outbox.unsent())? {
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(len) => {
                     core.outbox.sent(len);
-                    wrote = true;
                 }
                 Poll::Pending => break,
             }
         }
         core.forget_messages();
-        // TLS buffers; TCP does not.
-        if wrote && matches!(stream, Stream::Tls(_)) {
+        // TLS buffers, and what it could not send waits for its next turn; TCP does not.
+        if matches!(stream, Stream::Tls(_)) {
             let _ = Pin::new(stream).poll_flush(cx)?;
         }
         Ok(())
@@ -533,6 +536,30 @@ impl Link {
 }
 
 impl Core {
+    /// Which unanswered commands may be sent again: those that never left, and those that are
+    /// idempotent. A read that was followed by a write of the same client is not repeated: it
+    /// would see that write.
+    fn repeatable(&mut self, sent: usize, retries: u8, any: bool) -> Vec<bool> {
+        let mut writers: Vec<*const Client> = Vec::new();
+        let mut keep = vec![false; self.pending.len()];
+        for (index, pending) in self.pending.iter_mut().enumerate().rev() {
+            pending.attempts += 1;
+            let client = match &pending.target {
+                Target::Client(target) => Some(Rc::as_ptr(&target.client)),
+                _ => None,
+            };
+            let was_sent = index < sent;
+            let overtaken = client.is_some_and(|client| writers.contains(&client));
+            let again = !was_sent || pending.repeatable && !overtaken;
+            let asks_now = matches!(pending.target, Target::Proof(_) | Target::Verdict(_));
+            keep[index] = any && again && pending.attempts <= retries && !asks_now;
+            if was_sent && !pending.repeatable {
+                writers.extend(client);
+            }
+        }
+        keep
+    }
+
     /// Subscriptions are answered by messages, so nothing takes their bytes off the outbox.
     fn forget_messages(&mut self) {
         if self.pending.is_empty() && self.outbox.unsent().is_empty() {

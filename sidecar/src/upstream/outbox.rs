@@ -42,6 +42,8 @@ impl Outbox {
     #[inline]
     pub fn answered(&mut self, len: usize) {
         self.answered += len;
+        // What is given up before it was sent must not be sent afterwards.
+        self.sent = self.sent.max(self.answered);
         if self.answered == self.bytes.len() {
             self.bytes.clear();
             self.bytes.shrink_to(KEEP);
@@ -65,14 +67,26 @@ impl Outbox {
         self.len() == 0
     }
 
-    /// Starts over after a broken connection: of the commands whose lengths are given, oldest
-    /// first, those are kept, unsent, for which `keep(index, was_sent)` says so.
-    pub fn restart(&mut self, lengths: &[usize], mut keep: impl FnMut(usize, bool) -> bool) {
+    /// How many of the commands with these lengths, oldest first, were sent, be it in part.
+    pub fn count_sent(&self, lengths: &[usize]) -> usize {
+        let mut at = self.answered;
+        lengths
+            .iter()
+            .take_while(|len| {
+                let was_sent = at < self.sent;
+                at += *len;
+                was_sent
+            })
+            .count()
+    }
+
+    /// Starts over after a broken connection: of the commands with these lengths, oldest first,
+    /// only those marked in `keep` stay, unsent.
+    pub fn restart(&mut self, lengths: &[usize], keep: &[bool]) {
         let mut kept = Vec::new();
         let mut at = self.answered;
-        for (index, len) in lengths.iter().enumerate() {
-            let was_sent = at < self.sent;
-            if keep(index, was_sent) {
+        for (len, keep) in lengths.iter().zip(keep) {
+            if *keep {
                 kept.extend_from_slice(&self.bytes[at..at + len]);
             }
             at += len;
@@ -98,19 +112,28 @@ mod tests {
             .collect();
         outbox.sent(8);
         outbox.answered(3);
-        let mut seen = Vec::new();
-        outbox.restart(&lengths[1..], |index, was_sent| {
-            seen.push((index, was_sent));
-            index != 0
-        });
         assert_eq!(
-            seen,
-            [(0, true), (1, true), (2, false)],
+            outbox.count_sent(&lengths[1..]),
+            2,
             "`three` was sent in part"
         );
+        outbox.restart(&lengths[1..], &[false, true, true]);
         assert_eq!(outbox.unsent(), b"threefour");
         outbox.sent(9);
         outbox.answered(9);
         assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn what_is_given_up_before_it_was_sent_is_never_sent() {
+        let mut outbox = Outbox::default();
+        let lengths = [
+            outbox.append(|bytes| bytes.extend_from_slice(b"late")),
+            outbox.append(|bytes| bytes.extend_from_slice(b"next")),
+        ];
+        outbox.sent(8);
+        outbox.restart(&lengths, &[true, true]);
+        outbox.answered(4);
+        assert_eq!(outbox.unsent(), b"next");
     }
 }

@@ -204,7 +204,11 @@ fn exists_upstream(turn: &Turn<'_>, session: &Session, db: u16) -> Known {
 
 /// `RESET`: the state after connect.
 pub fn reset(turn: &Turn<'_>, session: &mut Session) -> Flow {
-    if session.unanswered() > 0 && session.pinned.is_none() {
+    let blocked = session
+        .pinned
+        .as_ref()
+        .is_some_and(pinned::Pinned::is_blocked);
+    if session.unanswered() > 0 && !blocked {
         return Flow::Wait;
     }
     pinned::release(turn.client, session);
