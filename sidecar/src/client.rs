@@ -265,7 +265,7 @@ impl Client {
                 }
                 Err(error) => {
                     worker.counters.protocol_errors.inc();
-                    session.reply(|reply| reply.error(&error.to_string()));
+                    session.reply(|reply| reply.error(error.to_string()));
                     session.closing = true;
                     at = buffer.len();
                 }

@@ -141,7 +141,7 @@ pub fn route(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Fl
         Class::Local(which) => local::answer(turn, session, which, request),
         Class::Refused(reason) => {
             turn.worker.counters.denied.inc();
-            refuse(turn, session, &reason.message(args[0]))
+            refuse(turn, session, reason.message(args[0]))
         }
         Class::Pin(pin) => pinned::begin(turn, session, pin, request),
         Class::Unpin | Class::Unsubscribe => pinned::without_state(turn, session, request),
@@ -187,7 +187,7 @@ fn hang_up(turn: &Turn<'_>, session: &mut Session) -> Flow {
 }
 
 /// Answers with an error.
-pub fn refuse(turn: &Turn<'_>, session: &mut Session, error: &str) -> Flow {
+pub fn refuse(turn: &Turn<'_>, session: &mut Session, error: impl AsRef<[u8]>) -> Flow {
     count(turn.worker, session.command, Outcome::Error);
     session.reply(|reply| reply.error(error));
     Flow::Done

@@ -170,7 +170,7 @@ impl Store {
             (spec.run)(&mut run, args, reply)
         };
         if let Err(fail) = result {
-            reply.error(&fail.to_string());
+            reply.error(fail.to_string());
         }
         let (wrote, ready) = (run.wrote, run.ready);
         self.writes += u64::from(wrote);

@@ -136,6 +136,14 @@ proptest! {
 }
 
 #[test]
+fn lengths_that_no_server_sends_do_not_overflow() {
+    for kind in ["*", "%", "|", "~", ">"] {
+        let lie = format!("{kind}999999999999999999\r\n").repeat(40);
+        body::reply(&[b"\0".as_slice(), lie.as_bytes()].concat());
+    }
+}
+
+#[test]
 fn a_long_line_ends_in_the_same_error_however_it_is_cut() {
     let ones = vec![b'1'; 65 * 1024];
     for begin in ["*", "*1\r\n$", "GET "] {

@@ -235,7 +235,7 @@ fn send(
                 }
                 Some(prefix) => match apply_prefix(prefix, spec, &words, found, &mut bytes) {
                     Ok(rewrite) => rewrite,
-                    Err(reason) => return refuse(turn, session, &reason.message(args[0])),
+                    Err(reason) => return refuse(turn, session, reason.message(args[0])),
                 },
             };
             (bytes.as_slice(), rewrite)

@@ -195,7 +195,7 @@ pub fn read(turn: &Turn<'_>, session: &mut Session, key: &[u8]) -> Flow {
             return super::refuse(
                 turn,
                 session,
-                &format!("ERR the read is refused: rule {name:?} has cache: Deny"),
+                format!("ERR the read is refused: rule {name:?} has cache: Deny"),
             );
         }
         Some(CacheMode::LocalOnly) => {

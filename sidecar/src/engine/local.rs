@@ -24,7 +24,7 @@ use crate::{
 pub fn answer(turn: &Turn<'_>, session: &mut Session, which: Local, request: Request<'_>) -> Flow {
     let Request { spec, args, .. } = request;
     if !spec.arity_matches(args.len()) {
-        return refuse(turn, session, &wrong_arity(spec));
+        return refuse(turn, session, wrong_arity(spec));
     }
     let flow = match which {
         Local::Ping => ping(session, args),
@@ -110,7 +110,7 @@ fn command(turn: &Turn<'_>, session: &mut Session, args: &[&[u8]]) -> Flow {
             session,
             "ERR wrong number of arguments for 'command|count' command",
         ),
-        _ => refuse(turn, session, &unknown_subcommand(args)),
+        _ => refuse(turn, session, unknown_subcommand(args)),
     }
 }
 

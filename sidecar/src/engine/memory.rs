@@ -111,7 +111,7 @@ pub fn execute(
             if known {
                 Flow::Done
             } else {
-                refuse(turn, session, &command::unknown_subcommand(request.args))
+                refuse(turn, session, command::unknown_subcommand(request.args))
             }
         }
         _ => {
@@ -256,7 +256,7 @@ fn call(worker: &Worker, db: u16) -> Call {
 
 fn not_available(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, mode: Mode) -> Flow {
     if request.spec.id() == CommandId::Other {
-        return refuse(turn, session, &command::unknown_command(request.args));
+        return refuse(turn, session, command::unknown_command(request.args));
     }
     let name = String::from_utf8_lossy(request.args[0]).to_uppercase();
     let error = match mode {
@@ -324,7 +324,7 @@ fn subscribe(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Fl
     for name in &request.args[1..] {
         match channels.0.subscribe(&who, kind, name) {
             Ok(total) => session.reply(|reply| pubsub::subscribed(reply, kind, name, total)),
-            Err(error) => session.reply(|reply| reply.error(&error.to_string())),
+            Err(error) => session.reply(|reply| reply.error(error.to_string())),
         }
     }
     drop(channels);
@@ -381,7 +381,7 @@ pub fn while_subscribed(turn: &Turn<'_>, session: &mut Session, request: Request
             super::route(turn, session, request)
         }
         _ if session.proto == Proto::Resp2 => {
-            refuse(turn, session, &pinned::subscribed_only(request))
+            refuse(turn, session, pinned::subscribed_only(request))
         }
         _ => super::route(turn, session, request),
     }

@@ -157,7 +157,7 @@ impl Pinned {
 pub fn begin(turn: &Turn<'_>, session: &mut Session, pin: Pin, request: Request<'_>) -> Flow {
     let Request { spec, args, .. } = request;
     if !spec.arity_matches(args.len()) {
-        return refuse(turn, session, &command::wrong_arity(spec));
+        return refuse(turn, session, command::wrong_arity(spec));
     }
     if !turn.worker.has_upstream() {
         return memory::without_redis(turn, session, pin, request);
@@ -240,7 +240,7 @@ fn start(turn: &Turn<'_>, session: &mut Session, pin: Pin, request: Request<'_>)
 pub fn without_state(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
     let Request { spec, args, .. } = request;
     if !spec.arity_matches(args.len()) {
-        return refuse(turn, session, &command::wrong_arity(spec));
+        return refuse(turn, session, command::wrong_arity(spec));
     }
     match spec.id() {
         CommandId::Exec => refuse(turn, session, "ERR EXEC without MULTI"),
@@ -319,10 +319,10 @@ fn while_subscribed(turn: &Turn<'_>, session: &mut Session, request: Request<'_>
         // Confirmations come first, and it may just be leaving that state.
         _ if subscribed.is_settling() => Flow::Wait,
         Class::Local(Local::Ping) => send_plain(turn, session, request),
-        _ if session.proto == Proto::Resp2 => refuse(turn, session, &subscribed_only(request)),
+        _ if session.proto == Proto::Resp2 => refuse(turn, session, subscribed_only(request)),
         Class::Local(Local::Select) => select(turn, session, request),
         Class::Local(which) => local::answer(turn, session, which, request),
-        Class::Refused(reason) => refuse(turn, session, &reason.message(request.args[0])),
+        Class::Refused(reason) => refuse(turn, session, reason.message(request.args[0])),
         Class::Pin(Pin::Multi | Pin::Watch | Pin::Monitor) => refuse(
             turn,
             session,
@@ -347,7 +347,7 @@ fn while_watching(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) 
         Class::Local(Local::Select) => select(turn, session, request),
         Class::Local(Local::Info | Local::ConfigGet) => send_plain(turn, session, request),
         Class::Local(which) => local::answer(turn, session, which, request),
-        Class::Refused(reason) => refuse(turn, session, &reason.message(request.args[0])),
+        Class::Refused(reason) => refuse(turn, session, reason.message(request.args[0])),
         Class::Pin(Pin::Subscribe | Pin::Monitor) | Class::Unsubscribe => refuse(
             turn,
             session,
@@ -674,7 +674,7 @@ fn send(
 fn subscribe(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
     let Request { spec, args, .. } = request;
     if !spec.arity_matches(args.len()) {
-        return refuse(turn, session, &command::wrong_arity(spec));
+        return refuse(turn, session, command::wrong_arity(spec));
     }
     let Some(pinned) = &mut session.pinned else {
         return Flow::Wait;
@@ -697,7 +697,7 @@ fn subscribe(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Fl
             if let Err(reason) =
                 apply_prefix(prefix, spec, args, &mut KeyPositions::new(), &mut bytes)
             {
-                return refuse(turn, session, &reason.message(args[0]));
+                return refuse(turn, session, reason.message(args[0]));
             }
         }
     }

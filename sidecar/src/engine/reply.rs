@@ -275,7 +275,7 @@ pub fn lost(worker: &Rc<Worker>, target: Target, lost: &Lost) {
 /// The reply to a command that failed for want of Redis: an error, or what the rule says instead.
 pub fn failure(worker: &Worker, command: CommandId, after: &After, lost: &Lost) -> Vec<u8> {
     let (mut error, mut out) = (Vec::new(), Vec::new());
-    Reply::new(&mut error, Proto::Resp2).error(&error_text(worker, command, lost));
+    Reply::new(&mut error, Proto::Resp2).error(error_text(worker, command, lost));
     if mask_error(worker, command, after, &error, &mut out) {
         out
     } else {

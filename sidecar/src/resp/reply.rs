@@ -65,17 +65,17 @@ impl Scanner {
                     self.at = end;
                 }
                 b'*' | b'~' | b'>' => {
-                    self.missing += u64::try_from(number(line)?).unwrap_or(0);
+                    self.expect(number(line)?, 1);
                     self.at = next;
                 }
                 b'%' => {
-                    self.missing += u64::try_from(number(line)?).unwrap_or(0).saturating_mul(2);
+                    self.expect(number(line)?, 2);
                     self.at = next;
                 }
                 // An attribute is a map that precedes the reply proper.
                 b'|' => {
-                    let pairs = u64::try_from(number(line)?).unwrap_or(0);
-                    self.missing += pairs.saturating_mul(2) + 1;
+                    self.expect(number(line)?, 2);
+                    self.expect(1, 1);
                     self.at = next;
                 }
                 other => return Err(ReplyError::Kind(other)),
@@ -89,6 +89,14 @@ impl Scanner {
 
 /// Kind, content and end of a line.
 type Line<'a> = (u8, &'a [u8], usize);
+
+impl Scanner {
+    /// So many replies of so many parts follow. A server that lies about it waits for ever.
+    fn expect(&mut self, replies: i64, parts: u64) {
+        let more = u64::try_from(replies).unwrap_or(0).saturating_mul(parts);
+        self.missing = self.missing.saturating_add(more);
+    }
+}
 
 /// The line at `at`, if it is complete.
 #[inline]

@@ -32,11 +32,12 @@ impl<'a> Reply<'a> {
     }
 
     /// An error, with its prefix (`ERR …`, `WRONGTYPE …`); line breaks become blanks.
-    pub fn error(&mut self, text: &str) {
+    pub fn error(&mut self, text: impl AsRef<[u8]>) {
         self.out.push(b'-');
         self.out.extend(
-            text.bytes()
-                .map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { b }),
+            text.as_ref()
+                .iter()
+                .map(|&b| if matches!(b, b'\r' | b'\n') { b' ' } else { b }),
         );
         self.crlf();
     }

@@ -92,10 +92,10 @@ pub fn client(turn: &Turn<'_>, session: &mut Session, args: &[&[u8]]) -> Flow {
             refuse(
                 turn,
                 session,
-                &format!("ERR wrong number of arguments for 'client|{name}' command"),
+                format!("ERR wrong number of arguments for 'client|{name}' command"),
             )
         }
-        _ => refuse(turn, session, &unknown_subcommand(args)),
+        _ => refuse(turn, session, unknown_subcommand(args)),
     }
 }
 
@@ -133,7 +133,7 @@ fn set_info(turn: &Turn<'_>, session: &mut Session, field: &[u8], value: &[u8]) 
         turn.client.handle.update(|info| info.lib_ver = value);
     } else {
         let field = String::from_utf8_lossy(field).into_owned();
-        return refuse(turn, session, &format!("ERR Unrecognized option '{field}'"));
+        return refuse(turn, session, format!("ERR Unrecognized option '{field}'"));
     }
     say(session, |reply| reply.ok())
 }
@@ -164,7 +164,7 @@ fn list(turn: &Turn<'_>, session: &mut Session, filter: &[&[u8]]) -> Flow {
                 b"master" | b"replica" | b"slave" => Vec::new(),
                 _ => {
                     let kind = String::from_utf8_lossy(kind).into_owned();
-                    return refuse(turn, session, &format!("ERR Unknown client type '{kind}'"));
+                    return refuse(turn, session, format!("ERR Unknown client type '{kind}'"));
                 }
             }
         }
@@ -210,7 +210,7 @@ fn kill(turn: &Turn<'_>, session: &mut Session, filter: &[&[u8]]) -> Flow {
                 b"master" | b"replica" | b"slave" => victims.clear(),
                 _ => {
                     let kind = String::from_utf8_lossy(value).into_owned();
-                    return refuse(turn, session, &format!("ERR Unknown client type '{kind}'"));
+                    return refuse(turn, session, format!("ERR Unknown client type '{kind}'"));
                 }
             },
             b"skipme" if value.eq_ignore_ascii_case(b"yes") => skip_me = true,

@@ -55,7 +55,7 @@ pub fn hello(turn: &Turn<'_>, session: &mut Session, args: &[&[u8]]) -> Flow {
             return refuse(
                 turn,
                 session,
-                &format!("ERR Syntax error in HELLO option '{option}'"),
+                format!("ERR Syntax error in HELLO option '{option}'"),
             );
         }
     }
