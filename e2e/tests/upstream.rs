@@ -199,7 +199,9 @@ fn p6_memory_mode_takes_over_and_redis_is_the_truth_afterwards() {
             .contains("is not available in memory mode")
     );
     // S1.10, single-instance fallback: the subscriber notices nothing and is served from memory.
-    wait::until_true("the subscriber is taken over", || app.run("PUBLISH news hello") == "1");
+    wait::until_true("the subscriber is taken over", || {
+        app.run("PUBLISH news hello") == "1"
+    });
     assert_eq!(subscriber.read().unwrap(), "[message news hello]");
     log_says(&sidecar, "memory");
     server.restart();

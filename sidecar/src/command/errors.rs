@@ -84,6 +84,6 @@ mod tests {
     fn long_arguments_are_cut_as_redis_cuts_them() {
         let long = [b'x'; 500];
         let text = unknown_command(&[&long, &long, &long]);
-        assert_eq!(text.iter().filter(|byte| **byte == b'x').count(), 256);
+        assert_eq!(text.split(|byte| *byte == b'x').count() - 1, 256);
     }
 }

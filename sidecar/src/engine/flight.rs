@@ -16,7 +16,7 @@ use policy::matcher::RuleId;
 
 use super::{
     Flow, Turn,
-    reply::{ClientTarget, Target},
+    reply::{self, ClientTarget, Target},
 };
 use crate::{
     client::{
@@ -455,12 +455,7 @@ impl Keep<'_> {
 
 impl Waiter {
     fn answer(&self, worker: &Worker, failed: bool, write: impl FnOnce(&mut Vec<u8>, Proto)) {
-        let counters = &worker.counters.commands[self.command as usize];
-        counters.outcomes[usize::from(failed)].inc();
-        let took = worker.now().since(self.since);
-        counters
-            .duration
-            .observe(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), 1);
+        reply::count(worker, self.command, failed, worker.now().since(self.since));
         let proto = self.client.session.borrow().proto;
         self.client
             .complete(self.number, |out, _| write(out, proto));

@@ -146,7 +146,13 @@ fn client_answered(
         after,
     } = target;
     let failed = is_error(frame);
-    count(worker, command, failed, worker.now().since(since));
+    // A blocking command takes as long as it was asked to.
+    let took = if link.patient.get() {
+        Duration::ZERO
+    } else {
+        worker.now().since(since)
+    };
+    count(worker, command, failed, took);
     match after {
         None => client.complete(number, |out, _| out.extend_from_slice(frame)),
         Some(after) => {
@@ -300,7 +306,8 @@ pub fn error_text(worker: &Worker, command: CommandId, lost: &Lost) -> String {
     }
 }
 
-fn count(worker: &Worker, command: CommandId, failed: bool, took: Duration) {
+/// Counts a command that Redis answered, and logs it when it was slow (S2.11).
+pub fn count(worker: &Worker, command: CommandId, failed: bool, took: Duration) {
     let counters = &worker.counters.commands[command as usize];
     counters.outcomes[usize::from(failed)].inc();
     counters
