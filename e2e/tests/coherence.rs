@@ -11,6 +11,31 @@ use std::time::{Duration, Instant};
 use e2e::{Engine, RedisServer, Sidecar, SidecarOptions, Wire, wait};
 use serde_json::json;
 
+/// Redis' own LRU would see a key that is only read locally go cold, and evict it first.
+#[test]
+fn a_key_that_is_hot_locally_is_touched_in_redis() {
+    let mut stage = Stage::new(Engine::Redis7);
+    stage.direct.run("CONFIG SET maxmemory 100mb");
+    stage.direct.run("CONFIG SET maxmemory-policy allkeys-lru");
+    // A new control connection sees the policy.
+    stage.sidecar.terminate();
+    let server = stage.server;
+    let options = SidecarOptions::before(&server).rule("cached", "c:{id}", json!({}));
+    let sidecar = Sidecar::start_coherent(&options);
+    let mut app = sidecar.connect();
+    assert_eq!(app.run("SET c:hot v"), "OK");
+    sidecar.until_hit(&mut app, "GET c:hot");
+    wait::until_true("the key is touched", || {
+        assert_eq!(app.run("GET c:hot"), "v");
+        stage
+            .direct
+            .run("INFO commandstats")
+            .to_string()
+            .contains("cmdstat_touch")
+    });
+    assert!(sidecar.metric("pannier_cache_touches_total", "") >= 1.0);
+}
+
 struct Stage {
     server: RedisServer,
     direct: Wire,

@@ -43,7 +43,7 @@ const ENTRY_OVERHEAD: u64 = 72;
 const DATABASES: u16 = 64;
 
 /// Seconds between two touches of a hot key in Redis, so that its LRU does not see it go cold.
-const TOUCH_INTERVAL_SECS: u32 = 60;
+const TOUCH_INTERVAL_SECS: u32 = 10;
 
 /// The local tier.
 pub struct Tier {

@@ -438,7 +438,8 @@ impl Worker {
             .map_or(b"".as_slice(), |prefix| prefix.raw());
         for (db, key) in touches {
             let Some(set) = self.links(db) else { continue };
-            let link = set.plain(self, crate::resp::Proto::Resp3);
+            // The link that is opened at the start: a fresh one would not be up yet.
+            let link = set.plain(self, crate::resp::Proto::Resp2);
             if link.is_up() && !link.is_full() {
                 self.counters.touches.inc();
                 let key = [prefix, &*key].concat();

@@ -278,6 +278,31 @@ fn all_forms_of_a_key_answer_from_one_entry_and_fields_add_up() {
 }
 
 #[test]
+fn a_hot_key_is_touched_in_redis_once_per_interval() {
+    let bench = Bench::new();
+    assert!(bench.fill(b"k", Body::Text(b"v")));
+    let meta = Meta {
+        deadline_ms: u64::MAX,
+        ..bench.meta(0)
+    };
+    let key = Lookup { db: 0, key: b"k" };
+    let token = bench.tier.begin_fill(key, bench.link.origin()).unwrap();
+    assert!(bench.tier.fill(token, meta, b"k", Body::Text(b"v")));
+    let touch = |millis| {
+        bench.link.prove(at(millis), STALENESS);
+        let mut out = Vec::new();
+        let mut reply = Reply::new(&mut out, Proto::Resp2);
+        let hit = bench.tier.read(key, Query::Get, at(millis), &mut reply);
+        hit.unwrap().touch
+    };
+    let interval = u64::from(TOUCH_INTERVAL_SECS) * 1_000;
+    assert!(!touch(interval / 2));
+    assert!(touch(interval * 2));
+    assert!(!touch(interval * 2 + 1));
+    assert!(touch(interval * 3));
+}
+
+#[test]
 fn p9_the_tier_never_exceeds_its_bytes() {
     let bench = Bench::new();
     for n in 0..20_000_u32 {
