@@ -282,3 +282,27 @@ fn ttl_only_needs_no_tracking_and_keeps_its_bound() {
     );
     assert!(!stage.direct.run("CLIENT LIST").text().contains("flags=t"));
 }
+
+#[test]
+fn a_field_missing_with_its_key_leaves_no_wrong_answer_about_the_key() {
+    for negative in [json!({}), json!({"negativeTtl": "60s"})] {
+        let server = RedisServer::new(Engine::Redis7);
+        let options = SidecarOptions::before(&server).rule("cached", "c:{id}", negative);
+        let sidecar = Sidecar::start_coherent(&options);
+        let (mut direct, mut app) = (server.connect(), sidecar.connect());
+        for (number, read) in ["HGET {} f", "HEXISTS {} f", "HMGET {} f g", "HGETALL {}"]
+            .into_iter()
+            .enumerate()
+        {
+            let key = format!("c:{number}");
+            let read = read.replace("{}", &key);
+            for _ in 0..3 {
+                assert_eq!(app.run(&read), direct.run(&read), "{read}");
+                for about in ["EXISTS", "TYPE", "TTL", "PTTL", "HLEN", "GET", "STRLEN"] {
+                    let about = format!("{about} {key}");
+                    assert_eq!(app.run(&about), direct.run(&about), "{about} after {read}");
+                }
+            }
+        }
+    }
+}

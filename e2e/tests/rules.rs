@@ -293,3 +293,40 @@ fn a_changed_file_is_put_in_force_and_a_bad_one_is_refused_aloud() {
     let state = sidecar.state().to_string();
     assert!(!state.contains("tttl"), "{state}");
 }
+
+/// How often Redis has executed `GET`.
+fn gets(direct: &mut Wire) -> u32 {
+    direct
+        .run("INFO commandstats")
+        .text()
+        .lines()
+        .find_map(|line| line.strip_prefix("cmdstat_get:calls=")?.split(',').next())
+        .map_or(0, |calls| calls.parse().unwrap())
+}
+
+#[test]
+fn a_key_is_kept_again_after_its_local_ttl_has_ended() {
+    let server = RedisServer::new(Engine::Redis7);
+    let options =
+        SidecarOptions::before(&server).rule("short", "c:{id}", json!({"localTtl": "1s"}));
+    let sidecar = Sidecar::start_coherent(&options);
+    let (mut direct, mut app) = (server.connect(), sidecar.connect());
+    assert_eq!(direct.run("SET c:1 v"), "OK");
+    sidecar.until_hit(&mut app, "GET c:1");
+    for life in 0..3 {
+        let before = gets(&mut direct);
+        wait::until_true("the local copy ends", || {
+            app.run("GET c:1");
+            gets(&mut direct) > before
+        });
+        let before = gets(&mut direct);
+        for _ in 0..50 {
+            assert_eq!(app.run("GET c:1"), "v");
+        }
+        let asked = gets(&mut direct) - before;
+        assert!(
+            asked <= 1,
+            "life {life}: 50 reads asked Redis {asked} times"
+        );
+    }
+}

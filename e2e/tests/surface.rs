@@ -451,3 +451,50 @@ fn b_9_the_example_manifests_run_without_a_cluster() {
         assert!(printed.contains(words), "{words} is not in: {printed}");
     }
 }
+
+#[test]
+fn p10_a_server_without_hello_does_not_make_the_password_public() {
+    let server = RedisServer::start(ServerOptions {
+        password: Some(CANARY.to_owned()),
+        ..ServerOptions::default().with("rename-command HELLO \"\"")
+    });
+    let options = SidecarOptions::before(&server)
+        .file("password", CANARY)
+        .config(json!({
+            "upstream": {"passwordFile": "{folder}/password"},
+            "local": {"coherence": "TtlOnly"},
+        }));
+    let sidecar = Sidecar::start(&options);
+    let mut seen = String::new();
+    for mut app in [sidecar.connect(), Wire::connect_resp3(sidecar.address())] {
+        for command in ["SET k v", "GET k", "SUBSCRIBE a", "UNSUBSCRIBE a", "MULTI"] {
+            let reply = app.run(command);
+            seen.extend([command, ": ", &reply.to_string(), "\n"]);
+        }
+    }
+    seen.push_str(&sidecar.state().to_string());
+    seen.push_str(&sidecar.metrics());
+    seen.push_str(&http::get(sidecar.http(), "/v1/stats").unwrap().text());
+    seen.push_str(&sidecar.log());
+    assert!(!seen.contains(CANARY), "{seen}");
+}
+
+#[test]
+fn a_term_signal_ends_it_while_an_http_connection_is_kept_alive() {
+    let (_server, mut sidecar) = start();
+    let mut kept: Vec<_> = [sidecar.http(), sidecar.admin()]
+        .map(|address| std::net::TcpStream::connect(address).unwrap())
+        .into();
+    for (stream, path) in kept.iter_mut().zip(["/v1/stats", "/ready"]) {
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+    }
+    let begun = std::time::Instant::now();
+    let status = sidecar.terminate();
+    let took = begun.elapsed();
+    assert!(status.success(), "{status}");
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    drop(kept);
+}

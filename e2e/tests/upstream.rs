@@ -347,3 +347,66 @@ fn a_user_with_few_rights_gets_the_servers_own_errors() {
     }
     assert_eq!(app.run("GET c:1"), "v");
 }
+
+#[test]
+fn replies_stay_with_their_client_when_one_times_out_while_reconnecting() {
+    let server = RedisServer::new(Engine::Redis7);
+    let options = before(&server).config(json!({"resilience": {"connectTimeout": "5s"}}));
+    let sidecar = Sidecar::start_coherent(&options);
+    let (mut a, mut b) = (sidecar.connect(), sidecar.connect());
+    assert_eq!(a.run("SET u:a value-of-a"), "OK");
+    assert_eq!(b.run("SET u:b value-of-b"), "OK");
+    // A reads at 0 s, B at 1.2 s, the connection is given up at 2 s: both commands wait for the
+    // next one, on which Redis answers at 2.7 s. A was told of its timeout before that, B was not.
+    server.pause();
+    let begun = Instant::now();
+    let passed = |time| {
+        wait::until_true("it is time", || {
+            begun.elapsed() > Duration::from_millis(time)
+        });
+    };
+    a.send(b"GET u:a\r\n").unwrap();
+    passed(1200);
+    b.send(b"GET u:b\r\n").unwrap();
+    let own = |reply: &e2e::Value, value: &str| {
+        assert!(reply.is_error() || *reply == value, "{value}: {reply}");
+    };
+    own(&a.read().unwrap(), "value-of-a");
+    passed(2700);
+    server.resume();
+    own(&b.read().unwrap(), "value-of-b");
+    until_works(&mut a);
+    for _ in 0..5 {
+        b.send(b"GET u:b\r\n").unwrap();
+        a.send(b"GET u:a\r\n").unwrap();
+        assert_eq!(b.read().unwrap(), "value-of-b");
+        assert_eq!(a.read().unwrap(), "value-of-a");
+    }
+}
+
+#[test]
+fn wait_counts_the_replicas_that_have_the_apps_own_write() {
+    for engine in Engine::ALL {
+        let server = RedisServer::new(engine);
+        let replica = RedisServer::start(
+            ServerOptions::of(engine).with(&format!("replicaof 127.0.0.1 {}", server.port())),
+        );
+        let sidecar = Sidecar::start_coherent(&before(&server));
+        let mut app = sidecar.connect();
+        let mut direct = server.connect();
+        wait::until_true("the replica is in step", || {
+            direct
+                .run("INFO replication")
+                .text()
+                .contains("state=online")
+        });
+        assert_eq!(app.run("SET u:1 v"), "OK");
+        assert_eq!(app.run("WAIT 1 5000"), "1");
+        assert_eq!(replica.connect().run("GET u:1"), "v");
+        replica.pause();
+        assert_eq!(app.run("SET u:1 w"), "OK");
+        assert_eq!(app.run("WAIT 1 200"), "0");
+        replica.resume();
+        assert_eq!(app.run("WAIT 1 5000"), "1");
+    }
+}
