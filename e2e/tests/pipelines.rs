@@ -6,7 +6,7 @@
     reason = "a test that meets the unexpected fails"
 )]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use e2e::{Engine, RedisServer, Sidecar, SidecarOptions, Wire, wait, wire::encode};
 use serde_json::json;
@@ -279,4 +279,46 @@ fn a_monitor_or_subscription_that_redis_refuses_leaves_the_connection_usable() {
             &[("MULTI", "OK"), ("SET c:1 w", "QUEUED"), ("EXEC", "[OK]")],
         );
     }
+}
+
+#[test]
+fn replies_held_behind_a_read_that_waits_are_bounded() {
+    const READS: usize = 400;
+    let server = RedisServer::new(Engine::Redis7);
+    let options = SidecarOptions::before(&server)
+        .rule("cached", "c:{id}", json!({}))
+        .config(json!({"sidecar": {"outputLimit": "8Mi"}}));
+    let mut sidecar = Sidecar::start_coherent(&options);
+    let mut app = sidecar.connect();
+    let value = "x".repeat(500_000);
+    assert_eq!(app.call(&["SET", "c:big", &value]), "OK");
+    sidecar.until_hit(&mut app, "GET c:big");
+    let before = sidecar.process().resident();
+    // 200 MB of local answers stand behind one that only Redis has.
+    server.pause();
+    let mut commands = vec!["GET u:1"];
+    commands.extend(
+        [READS, 1]
+            .into_iter()
+            .zip(["GET c:big", "ECHO end"])
+            .flat_map(|(times, command)| std::iter::repeat_n(command, times)),
+    );
+    app.send(&pipeline(&commands)).unwrap();
+    let begun = Instant::now();
+    let mut most = before;
+    wait::until_true("it has had time to answer all of them", || {
+        most = most.max(sidecar.process().resident());
+        begun.elapsed() > Duration::from_millis(500)
+    });
+    server.resume();
+    assert!(
+        most - before < 60_000_000,
+        "{before} bytes became {most} while replies were held"
+    );
+    assert_eq!(app.read().unwrap(), "(nil)");
+    for number in 0..READS {
+        let reply = app.read().unwrap();
+        assert_eq!(reply.bytes().len(), value.len(), "reply {number}");
+    }
+    assert_eq!(app.read().unwrap(), "end");
 }
