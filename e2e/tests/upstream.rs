@@ -387,7 +387,8 @@ fn replies_stay_with_their_client_when_one_times_out_while_reconnecting() {
 #[test]
 fn wait_counts_the_replicas_that_have_the_apps_own_write() {
     for engine in Engine::ALL {
-        let server = RedisServer::new(engine);
+        let server =
+            RedisServer::start(ServerOptions::of(engine).with("repl-diskless-sync-delay 0"));
         let replica = RedisServer::start(
             ServerOptions::of(engine).with(&format!("replicaof 127.0.0.1 {}", server.port())),
         );
@@ -405,7 +406,7 @@ fn wait_counts_the_replicas_that_have_the_apps_own_write() {
         assert_eq!(replica.connect().run("GET u:1"), "v");
         replica.pause();
         assert_eq!(app.run("SET u:1 w"), "OK");
-        assert_eq!(app.run("WAIT 1 200"), "0");
+        assert_eq!(app.run("WAIT 1 200"), "0", "{}", engine.name());
         replica.resume();
         assert_eq!(app.run("WAIT 1 5000"), "1");
     }
