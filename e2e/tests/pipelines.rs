@@ -322,3 +322,21 @@ fn replies_held_behind_a_read_that_waits_are_bounded() {
     }
     assert_eq!(app.read().unwrap(), "end");
 }
+
+#[test]
+fn a_pipeline_with_many_large_local_answers_is_answered_to_its_end() {
+    let (_server, sidecar) = start();
+    let mut app = sidecar.connect();
+    let value = "x".repeat(500_000);
+    assert_eq!(app.call(&["SET", "c:big", &value]), "OK");
+    sidecar.until_hit(&mut app, "GET c:big");
+    app.send(&pipeline(&[&["GET c:big"; 10][..], &["ECHO end"]].concat()))
+        .unwrap();
+    for number in 0..10 {
+        let reply = app
+            .read()
+            .unwrap_or_else(|error| panic!("reply {number}: {error}"));
+        assert_eq!(reply.bytes().len(), value.len(), "reply {number}");
+    }
+    assert_eq!(app.read().unwrap(), "end");
+}
