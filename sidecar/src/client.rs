@@ -154,8 +154,13 @@ impl Client {
             }
             engine::before_commands(self);
             self.run_waiting_input();
+            let held_back = self.is_held_back();
             if let Some(end) = self.poll_write(cx) {
                 return Poll::Ready(end);
+            }
+            if held_back && !self.is_held_back() {
+                // The output was full, and is not any longer: the next commands can run.
+                continue;
             }
             match self.poll_read(cx) {
                 Poll::Pending => return Poll::Pending,
@@ -164,6 +169,12 @@ impl Client {
                 Poll::Ready(Ok(false) | Err(_)) => return Poll::Ready(End::Closed),
             }
         }
+    }
+
+    /// Commands wait because too much is unsent or unanswered.
+    fn is_held_back(&self) -> bool {
+        let session = self.session.borrow();
+        !session.input.is_empty() && !may_go_on(&session)
     }
 
     /// Nothing is under way: the connection can end without anybody missing a reply.

@@ -210,9 +210,8 @@ pub fn without_state(turn: &Turn<'_>, session: &mut Session, request: Request<'_
     }
 }
 
-/// `WAIT`, `WAITAOF`. Redis remembers the replication offset after each command of a connection:
-/// one that has just run a command on a connection of its own waits for all earlier writes, those
-/// of the shared link included, without holding up other clients there.
+/// `WAIT`, `WAITAOF`: on a connection of the client's own, because on the shared one they would
+/// hold up every other client; `sending` sees to it that they cover the client's earlier writes.
 pub fn wait_for_replicas(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
     begin(turn, session, Pin::Block, request)
 }

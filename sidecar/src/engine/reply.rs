@@ -32,6 +32,8 @@ pub enum Target {
     ManyTtl(Rc<ManyRead>, usize),
     /// Their values.
     ManyValue(Rc<ManyRead>),
+    /// An app that waits for replicas; its command is sent once this was answered.
+    Barrier(Box<(ClientTarget, Vec<u8>)>),
     /// A subscriber whose own connection broke: does Redis live?
     Verdict(Rc<Client>),
     /// The proof that a tracked link lives, sent at that time.
@@ -126,6 +128,7 @@ pub fn answered(link: &Link, target: Target, since: Tick, frame: &[u8]) {
             prove(link, worker, since);
             read.values(worker, frame);
         }
+        Target::Barrier(waiting) => barrier(link, worker, *waiting, since, frame),
         Target::Verdict(client) => pinned::redis_lives(&client),
         Target::Proof(sent) => proof(link, worker, sent, frame),
         Target::Ignore => {}
@@ -168,6 +171,23 @@ fn client_answered(
     if link.role == Role::Pinned {
         pinned::answered(&client, link, command, number, frame);
     }
+}
+
+/// What precedes a `WAIT` was answered. Where it was refused, a count of replicas would say
+/// nothing about the app's writes, so the app gets the error.
+fn barrier(
+    link: &Link,
+    worker: &Rc<Worker>,
+    (target, bytes): (ClientTarget, Vec<u8>),
+    since: Tick,
+    frame: &[u8],
+) {
+    if is_error(frame) {
+        return client_answered(link, worker, target, since, frame);
+    }
+    link.send(Target::Client(target), false, |out| {
+        out.extend_from_slice(&bytes);
+    });
 }
 
 fn write_changed(worker: &Worker, after: &After, link: &Link, frame: &[u8], out: &mut Vec<u8>) {
@@ -257,6 +277,7 @@ fn success_reply(command: CommandId) -> Option<&'static [u8]> {
 /// No reply will come.
 pub fn lost(worker: &Rc<Worker>, target: Target, lost: &Lost) {
     match target {
+        Target::Barrier(waiting) => self::lost(worker, Target::Client(waiting.0), lost),
         Target::Client(ClientTarget {
             client,
             number,

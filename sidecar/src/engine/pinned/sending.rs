@@ -32,6 +32,9 @@ pub(super) fn wait_for(session: &mut Session, number: u64, blocked: bool) {
     }
 }
 
+/// Where the message before a `WAIT` is published; nobody listens.
+const BARRIER_CHANNEL: &[u8] = b"pannier:wait";
+
 pub(super) struct Prepared {
     pub(super) bytes: Vec<u8>,
     pub(super) rewrite: ReplyRewrite,
@@ -112,7 +115,7 @@ pub(super) fn send_alone(
     };
     link.patient.set(pin == Pin::Block);
     if matches!(request.spec.id(), CommandId::Wait | CommandId::Waitaof) {
-        link.send(Target::Ignore, false, |out| write_command(&[b"PING"], out));
+        return send_behind_barrier(turn, session, &link, request);
     }
     match send_keyed(turn, session, request) {
         Ok(number) => {
@@ -124,6 +127,31 @@ pub(super) fn send_alone(
         }
         Err(error) => refuse(turn, session, &error),
     }
+}
+
+/// Redis counts the replicas that have the last write *of this connection*. A message on a channel
+/// of ours is replicated like a write, so that what follows covers all that the client wrote
+/// before, over whatever link.
+fn send_behind_barrier(
+    turn: &Turn<'_>,
+    session: &mut Session,
+    link: &Link,
+    request: Request<'_>,
+) -> Flow {
+    let mut bytes = Vec::new();
+    write_command(request.args, &mut bytes);
+    let number = session.reserve(Lane::Pinned, Touches::Anything);
+    let target = ClientTarget {
+        client: Rc::clone(turn.client),
+        number,
+        command: request.spec.id(),
+        after: None,
+    };
+    link.send(Target::Barrier(Box::new((target, bytes))), false, |out| {
+        write_command(&[b"PUBLISH", BARRIER_CHANNEL, b""], out);
+    });
+    wait_for(session, number, true);
+    Flow::Done
 }
 
 pub(super) fn send_keyed(
