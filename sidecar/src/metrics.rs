@@ -132,7 +132,7 @@ pub struct LoopCounters {
     pub rules: Box<[RuleCounters]>,
     /// Reads that joined one that was under way.
     pub coalesced: Counter,
-    /// Keyspace hits and misses as Redis counts them (`INFO stats`), memory mode only.
+    /// Commands answered from memory instead of Redis.
     pub memory_commands: Counter,
     /// Writes acknowledged in memory only, while Redis was away.
     pub memory_writes: Counter,
