@@ -143,6 +143,16 @@ pub enum CoherenceState {
     Degraded(String),
 }
 
+impl Active {
+    /// A key as Redis has it: behind the prefix, if there is one.
+    pub fn key_in_redis(&self, key: &[u8]) -> Vec<u8> {
+        match &self.prefix {
+            Some(prefix) => [prefix.raw(), key].concat(),
+            None => key.to_vec(),
+        }
+    }
+}
+
 /// How `local.memory` is divided: one bound for everything that is kept (P9).
 struct Budget {
     tier: u64,

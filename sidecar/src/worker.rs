@@ -331,11 +331,7 @@ impl Worker {
             return;
         }
         let active = self.active();
-        let prefix = active
-            .prefix
-            .as_ref()
-            .map_or(b"".as_slice(), |prefix| prefix.raw());
-        let key = [prefix, PROOF_KEY].concat();
+        let key = active.key_in_redis(PROOF_KEY);
         link.send(Target::Proof(Tick::now()), false, |out| {
             crate::resp::write::command(out, &[b"EXISTS", &key]);
         });
@@ -432,17 +428,13 @@ impl Worker {
             return;
         }
         let active = self.active();
-        let prefix = active
-            .prefix
-            .as_ref()
-            .map_or(b"".as_slice(), |prefix| prefix.raw());
         for (db, key) in touches {
             let Some(set) = self.links(db) else { continue };
             // The link that is opened at the start: a fresh one would not be up yet.
             let link = set.plain(self, crate::resp::Proto::Resp2);
             if link.is_up() && !link.is_full() {
                 self.counters.touches.inc();
-                let key = [prefix, &*key].concat();
+                let key = active.key_in_redis(&key);
                 link.send(Target::Ignore, false, |out| {
                     crate::resp::write::command(out, &[b"TOUCH", &key]);
                 });

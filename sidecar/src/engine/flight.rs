@@ -206,12 +206,7 @@ fn tracked(turn: &Turn<'_>, session: &Session) -> Option<Rc<Link>> {
 }
 
 fn prefixed(turn: &Turn<'_>, key: &[u8]) -> Vec<u8> {
-    let prefix = turn
-        .active
-        .prefix
-        .as_ref()
-        .map_or(b"".as_slice(), |prefix| prefix.raw());
-    [prefix, key].concat()
+    turn.active.key_in_redis(key)
 }
 
 // === impl Flight ===
@@ -485,10 +480,6 @@ fn ask_again(worker: &Rc<Worker>, waiter: Waiter, db: u16, words: &[&[u8]], lost
     match plain {
         Some(link) if matches!(link.status(), Status::Up | Status::Connecting) => {
             let active = worker.active();
-            let prefix = active
-                .prefix
-                .as_ref()
-                .map_or(b"".as_slice(), |prefix| prefix.raw());
             worker.counters.upstream_retries.inc();
             link.send(Target::Client(target), true, |out| {
                 crate::resp::write::header(out, b'*', words.len());
@@ -497,7 +488,7 @@ fn ask_again(worker: &Rc<Worker>, waiter: Waiter, db: u16, words: &[&[u8]], lost
                     // All words of MGET are keys; elsewhere only the first is.
                     let is_key = index == 0 || id == CommandId::Mget;
                     let word = if is_key {
-                        [prefix, word].concat()
+                        active.key_in_redis(word)
                     } else {
                         word.to_vec()
                     };

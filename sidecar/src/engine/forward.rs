@@ -285,12 +285,7 @@ pub fn as_is(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, after
 
 /// `PEXPIRE key ttl NX` on the same connection, for writes that carry no TTL of their own.
 pub fn follow(turn: &Turn<'_>, link: &Link, key: &[u8], millis: u64) {
-    let prefix = turn
-        .active
-        .prefix
-        .as_ref()
-        .map_or(b"".as_slice(), |prefix| prefix.raw());
-    let key = [prefix, key].concat();
+    let key = turn.active.key_in_redis(key);
     link.send(Target::Ignore, true, |out| {
         write_words(
             out,

@@ -40,11 +40,6 @@ pub fn why(turn: &Turn<'_>, session: &mut Session, key: &[u8]) -> Flow {
         .map(|id| turn.active.policy.rule(id));
     let (tier, reason, ttl) = answerer(turn, session, key);
     let facts = turn.worker.shared.upstream.facts();
-    let prefix = turn
-        .active
-        .prefix
-        .as_ref()
-        .map_or(b"".as_slice(), |prefix| prefix.raw());
     let mut lines = vec![
         (
             "rule",
@@ -69,7 +64,7 @@ pub fn why(turn: &Turn<'_>, session: &mut Session, key: &[u8]) -> Flow {
     session.reply(|reply| {
         reply.map(lines.len() + 1);
         reply.bulk(b"key_in_redis");
-        reply.bulk(&[prefix, key].concat());
+        reply.bulk(&turn.active.key_in_redis(key));
         for (name, value) in &lines {
             reply.bulk(name.as_bytes());
             reply.bulk(value.as_bytes());
@@ -299,12 +294,7 @@ fn from_redis(turn: &Turn<'_>, session: &mut Session, key: &[u8], rule: Option<A
         command: session.command,
         after: Some(Box::new(after)),
     };
-    let prefix = turn
-        .active
-        .prefix
-        .as_ref()
-        .map_or(b"".as_slice(), |prefix| prefix.raw());
-    let key = [prefix, key].concat();
+    let key = turn.active.key_in_redis(key);
     link.send(Target::Client(target), true, |out| {
         command(out, &[b"GET", &key]);
     });
