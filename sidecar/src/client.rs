@@ -29,7 +29,7 @@ pub use self::{
 use crate::{
     engine::{self, Flow, Turn},
     resp::request::{Limits, Parser, Step},
-    upstream::{Link, Lost},
+    upstream::Link,
     worker::Worker,
 };
 
@@ -138,8 +138,8 @@ impl Client {
     }
 
     /// The client's own link is gone.
-    pub fn pin_lost(self: &Rc<Self>, lost: &Lost) {
-        engine::pinned::lost(self, lost);
+    pub fn pin_lost(self: &Rc<Self>) {
+        engine::pinned::lost(self);
         self.wake();
     }
 

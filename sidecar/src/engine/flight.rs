@@ -30,7 +30,7 @@ use crate::{
     command::CommandId,
     resp::{
         Proto,
-        reply::{Value, is_error, is_null},
+        reply::{Value, integer, is_error, is_null},
         write::{Reply, command},
     },
     tier::{Body, Fields, FillToken, Lookup, Meta, Origin, Query, TierLink},
@@ -350,13 +350,6 @@ fn body<'a>(
         }
         _ => return None,
     })
-}
-
-fn integer(frame: &[u8]) -> Option<i64> {
-    match Value::read(frame) {
-        Ok(Value::Integer(value)) => Some(value),
-        _ => None,
-    }
 }
 
 /// Where and under which rule a reply is kept.

@@ -19,7 +19,7 @@ use crate::{
     client::session::{Lane, Session, Touches},
     clock::Tick,
     resp::{
-        reply::{Value, is_error, is_null},
+        reply::{integer, is_error, is_null},
         write::{Reply, command},
     },
     state::{CoherenceState, Connection},
@@ -329,13 +329,5 @@ pub fn write_read(
     match pttl {
         Some(pttl) => reply.integer(pttl),
         None => reply.null(),
-    }
-}
-
-/// The number in an integer reply.
-pub fn integer(frame: &[u8]) -> Option<i64> {
-    match Value::read(frame) {
-        Ok(Value::Integer(value)) => Some(value),
-        _ => None,
     }
 }

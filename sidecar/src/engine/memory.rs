@@ -16,13 +16,13 @@ pub use self::channels::{
     while_subscribed,
 };
 use self::channels::{publish, subscribe};
-use super::{Flow, Request, Turn, count, expiry, forward::Ruled, introspect, refuse};
+use super::{Flow, Request, Turn, count, expiry, forward::Ruled, refuse};
 use crate::{
     client::session::{Lane, Session, Touches},
     clock::Tick,
     command::{self, CommandId, Pin},
     metrics::Outcome,
-    resp::{Proto, write::Reply},
+    resp::{Proto, reply::integer, write::Reply},
     store::{Call, Done, Store},
     worker::Worker,
 };
@@ -251,7 +251,7 @@ pub fn peek(worker: &Worker, db: u16, key: &[u8], local_only: bool) -> (Vec<u8>,
         &[b"PTTL", key],
         &mut Reply::new(&mut ttl, Proto::Resp3),
     );
-    (value, introspect::integer(&ttl).unwrap_or(-2))
+    (value, integer(&ttl).unwrap_or(-2))
 }
 
 // === coming and going of Redis ===

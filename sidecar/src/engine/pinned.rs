@@ -257,6 +257,15 @@ pub fn handle(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> F
 }
 
 impl Pinned {
+    /// Ends it in whatever state it is: what it marked is given up, and the link is closed.
+    fn abandon(&self, client: &Client) {
+        for key in &self.transaction.keys {
+            client.worker.shared.tier.end_write(key);
+        }
+        self.give_back(client, false);
+        client.handle.update(|info| info.flags = "");
+    }
+
     /// Gives the link back to its set.
     fn give_back(&self, client: &Client, clean: bool) {
         if let Some(set) = client.worker.links(self.link.handshake.db) {
@@ -329,16 +338,12 @@ fn settle(client: &Rc<Client>, session: &mut Session) {
 
 /// The client's link is gone. A subscriber, or a client in a transaction, is closed, as it would
 /// be by Redis itself.
-pub fn lost(client: &Rc<Client>, _: &Lost) {
+pub fn lost(client: &Rc<Client>) {
     let mut session = client.session.borrow_mut();
     let Some(pinned) = session.pinned.take() else {
         return;
     };
-    for key in &pinned.transaction.keys {
-        client.worker.shared.tier.end_write(key);
-    }
-    pinned.give_back(client, false);
-    client.handle.update(|info| info.flags = "");
+    pinned.abandon(client);
     match pinned.subscribed {
         Some(subscribed) if client.worker.memory_when_unavailable() => {
             session.orphaned = Some(subscribed.names);
@@ -386,9 +391,5 @@ pub fn release(client: &Rc<Client>, session: &mut Session) {
     let Some(pinned) = session.pinned.take() else {
         return;
     };
-    for key in &pinned.transaction.keys {
-        client.worker.shared.tier.end_write(key);
-    }
-    pinned.give_back(client, false);
-    client.handle.update(|info| info.flags = "");
+    pinned.abandon(client);
 }

@@ -261,6 +261,14 @@ pub fn is_null(frame: &[u8]) -> bool {
     matches!(frame, b"$-1\r\n" | b"*-1\r\n" | b"_\r\n")
 }
 
+/// The number in an integer reply.
+pub fn integer(frame: &[u8]) -> Option<i64> {
+    match Value::read(frame) {
+        Ok(Value::Integer(value)) => Some(value),
+        _ => None,
+    }
+}
+
 /// A null, as `proto` has it for a missing bulk string.
 pub fn null(proto: Proto) -> &'static [u8] {
     match proto {

@@ -107,11 +107,6 @@ impl TierLink {
             .fetch_max((sent + max_staleness).0, AcqRel);
     }
 
-    /// Whether the link is proven at `now`.
-    pub fn is_proven(&self, now: Tick) -> bool {
-        now.0 < self.slot().proven_until.load(Acquire)
-    }
-
     /// The connection is lost or in doubt: drops all its entries at once.
     pub fn break_proof(&self) {
         self.slot().proven_until.store(0, Release);

@@ -329,7 +329,7 @@ impl Link {
         }
         self.worker.link_went_down(self, lost);
         if ends && let Some(owner) = self.owner.take() {
-            owner.pin_lost(lost);
+            owner.pin_lost();
         }
         self.wake_waiters();
         self.worker.flush_dirty();

@@ -6,14 +6,14 @@ use policy::matcher::RuleId;
 
 use super::{
     super::{Flow, Turn, reply::Target},
-    Keep, Waiter, ask_again, integer, prefixed, tracked, waiter,
+    Keep, Waiter, ask_again, prefixed, tracked, waiter,
 };
 use crate::{
     client::session::{Lane, Session, Touches},
     clock::Tick,
     resp::{
         Proto,
-        reply::{Value, is_error},
+        reply::{Value, integer, is_error},
         write::{Reply, command},
     },
     tier::{Body, FillToken, Lookup, Origin, TierLink},
