@@ -9,6 +9,7 @@ pub mod output;
 pub mod registry;
 pub mod session;
 pub mod socket;
+pub mod together;
 
 use std::{
     cell::{Cell, RefCell},
@@ -180,7 +181,10 @@ impl Client {
     /// Nothing is under way: the connection can end without anybody missing a reply.
     fn is_idle(&self) -> bool {
         let session = self.session.borrow();
-        session.unanswered() == 0 && session.input.is_empty() && session.out.is_empty()
+        session.unanswered() == 0
+            && session.input.is_empty()
+            && session.out.is_empty()
+            && !session.taken
     }
 
     fn keep_waker(&self, cx: &Context<'_>) {
@@ -239,6 +243,13 @@ impl Client {
         }
         self.worker.counters.bytes_in.add(len as u64);
         if session.input.is_empty() && !waits {
+            if self.worker.has_upstream()
+                && let Some(key) = lookahead::only_get(&scratch[..len])
+            {
+                session.taken = true;
+                self.worker.together.add(self, &scratch[..len], key);
+                return Poll::Ready(Ok(true));
+            }
             let used = self.run_commands(&mut session, &scratch[..len]);
             session.input.extend_from_slice(&scratch[used..len]);
         } else {
@@ -247,10 +258,32 @@ impl Client {
         Poll::Ready(Ok(true))
     }
 
+    /// Runs a command that was taken together with those of other connections. The caller has
+    /// read the clock, ends the batch, and flushes.
+    fn run_together(self: &Rc<Self>, command: &[u8]) {
+        let mut session = self.session.borrow_mut();
+        session.taken = false;
+        let used = if may_go_on(&session) {
+            self.run_batch(&mut session, command)
+        } else {
+            0
+        };
+        if used < command.len() {
+            // It has to wait, and stays ahead of what was read after it.
+            session.input.splice(..0, command[used..].iter().copied());
+        }
+    }
+
     /// Runs complete commands; the answer is how many bytes they took.
     fn run_commands(self: &Rc<Self>, session: &mut Session, buffer: &[u8]) -> usize {
+        self.worker.refresh_now();
+        let used = self.run_batch(session, buffer);
+        self.worker.end_batch();
+        used
+    }
+
+    fn run_batch(self: &Rc<Self>, session: &mut Session, buffer: &[u8]) -> usize {
         let worker = &self.worker;
-        worker.refresh_now();
         let turn = Turn::new(self);
         let mut parser: Parser = std::mem::take(&mut session.parser);
         let mut at = 0;
@@ -283,7 +316,6 @@ impl Client {
             }
         }
         session.parser = parser;
-        worker.end_batch();
         at
     }
 
@@ -306,7 +338,8 @@ impl Client {
         }
         let waits = session.need == 0 && !session.input.is_empty();
         let last = session.closing || session.ended && !waits;
-        (last && session.out.is_empty() && session.unanswered() == 0).then_some(End::Closed)
+        let done = session.out.is_empty() && session.unanswered() == 0 && !session.taken;
+        (last && done).then_some(End::Closed)
     }
 }
 
@@ -331,6 +364,7 @@ fn run_command(turn: &Turn<'_>, session: &mut Session, parser: &Parser, frame: &
 /// Whether the client may run its next command now.
 fn may_go_on(session: &Session) -> bool {
     !session.closing
+        && !session.taken
         && session.orphaned.is_none()
         && session.unanswered() < MAX_UNANSWERED
         && session.out.len() <= SOFT_OUTPUT

@@ -25,7 +25,7 @@ use tokio::{
 
 use crate::{
     admin,
-    client::Client,
+    client::{Client, together::Together},
     config::{self, Listen, Loaded},
     control, http,
     listener::{Accepted, BACKLOG, Dealer},
@@ -283,13 +283,13 @@ async fn event_loop(
     mut accepted: mpsc::Receiver<Accepted>,
     mut end: watch::Receiver<()>,
 ) {
-    if worker.has_upstream() {
-        let db = u16::try_from(worker.active().config.keyspace.database).unwrap_or(0);
-        if let Some(set) = worker.links(db) {
-            set.tracked(&worker);
-            set.plain(&worker, Proto::Resp2);
-        }
+    if worker.has_upstream()
+        && let Some(set) = worker.links(worker.default_db())
+    {
+        set.tracked(&worker);
+        set.plain(&worker, Proto::Resp2);
     }
+    tokio::task::spawn_local(Together::run(Rc::clone(&worker)));
     let mut ticks = interval(worker.housekeeping_interval());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -11,7 +11,7 @@ use std::{
 use policy::config::{Coherence, WhenUnavailable};
 
 use crate::{
-    client::Client,
+    client::{Client, together::Together},
     clock::Tick,
     command::{CommandId, CommandTable, KeyPositions},
     engine::{flight::Flights, reply::Target},
@@ -43,6 +43,8 @@ pub struct Worker {
     pub link_scratch: RefCell<Box<[u8]>>,
     /// Cacheable reads under way.
     pub flights: RefCell<Flights>,
+    /// Commands that run at the end of this turn.
+    pub together: Together,
     active: RefCell<(u64, Arc<Active>)>,
     commands: RefCell<Arc<CommandTable>>,
     endpoint: RefCell<Option<Rc<Endpoint>>>,
@@ -72,6 +74,7 @@ impl Worker {
             scratch: RefCell::new(vec![0; SCRATCH].into()),
             link_scratch: RefCell::new(vec![0; SCRATCH].into()),
             flights: RefCell::default(),
+            together: Together::default(),
             commands: RefCell::new(shared.commands.load_full()),
             active: RefCell::new((shared.version(), active)),
             has_upstream: endpoint.is_some(),
@@ -220,6 +223,11 @@ impl Worker {
                 link.close(Lost::Closed);
             }
         }
+    }
+
+    /// The database in which clients begin.
+    pub fn default_db(&self) -> u16 {
+        u16::try_from(self.active.borrow().1.config.keyspace.database).unwrap_or(0)
     }
 
     /// Whether clients begin in that database.

@@ -33,6 +33,13 @@ pub fn warm(tier: &Tier, db: u16, buffer: &[u8]) -> usize {
     at
 }
 
+/// The key of a `GET` in its usual form, if that is all there is.
+pub fn only_get(buffer: &[u8]) -> Option<&[u8]> {
+    get(buffer)
+        .filter(|(_, len)| *len == buffer.len())
+        .map(|(key, _)| key)
+}
+
 /// The key and the length of a `GET` in its usual form.
 fn get(buffer: &[u8]) -> Option<(&[u8], usize)> {
     let rest = buffer.strip_prefix(b"*2\r\n$3\r\n")?;

@@ -80,6 +80,10 @@ pub enum ReplyMode {
 }
 
 /// State of one app connection.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent facts: any combination of them occurs"
+)]
 pub struct Session {
     /// Protocol version.
     pub proto: Proto,
@@ -105,6 +109,8 @@ pub struct Session {
     pub subscriptions: Option<Box<Subscriptions>>,
     /// Bytes of a command that is not complete yet.
     pub input: Vec<u8>,
+    /// A command runs at the end of the event loop's turn, together with those of other clients.
+    pub taken: bool,
     /// Bytes that must be there before it is worth reading on.
     pub need: usize,
     /// How far the incomplete command was read.
@@ -135,6 +141,7 @@ impl Session {
             orphaned: None,
             subscriptions: None,
             input: Vec::new(),
+            taken: false,
             need: 0,
             parser: Parser::default(),
             limits,
