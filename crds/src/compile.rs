@@ -243,16 +243,13 @@ fn upstream(tier: &CacheTier, url: &RedisUrl) -> Result<config::Upstream, Compil
     }
     let encrypted = url.tls || mode == Some(TlsMode::Enabled);
     Ok(config::Upstream {
-        host: url.host.clone(),
-        port: url.port,
-        username_file: None,
-        password_file: None,
         tls: encrypted.then(|| config::Tls {
             ca_file: None,
             cert_file: None,
             key_file: None,
             server_name: declared.and_then(|tls| tls.server_name.clone()),
         }),
+        ..config::Upstream::at(url.host.clone(), url.port)
     })
 }
 

@@ -61,11 +61,25 @@ pub struct Keyspace {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Upstream {
+    /// How the servers are found: `Standalone` is the one at `host`, with `Sentinel` and
+    /// `Cluster` it is the first one to ask.
+    #[serde(default)]
+    pub mode: UpstreamMode,
     /// Host name or IP address.
     pub host: String,
     /// TCP port.
     #[serde(default = "Upstream::default_port")]
     pub port: u16,
+    /// Further servers to ask, as `host:port`; with `Sentinel` other Sentinels, with `Cluster`
+    /// other nodes.
+    #[serde(default)]
+    pub seeds: Vec<String>,
+    /// Which primary the Sentinels watch for us; only with mode `Sentinel`, and needed there.
+    #[serde(default)]
+    pub sentinel: Option<Sentinel>,
+    /// Whether replicas answer reads of keys without a local copy; only with mode `Cluster`.
+    #[serde(default)]
+    pub replica_reads: ReplicaReads,
     /// File that holds the ACL user name; absent means the `default` user.
     #[serde(default)]
     pub username_file: Option<String>,
@@ -75,6 +89,41 @@ pub struct Upstream {
     /// Encrypt the connection.
     #[serde(default)]
     pub tls: Option<Tls>,
+}
+
+/// How the servers behind the sidecar are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum UpstreamMode {
+    /// One server at a fixed address.
+    #[default]
+    Standalone,
+    /// Redis Sentinels name the primary.
+    Sentinel,
+    /// A Redis Cluster describes itself.
+    Cluster,
+}
+
+/// What Sentinels are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Sentinel {
+    /// The name of the primary in `sentinel monitor`.
+    pub master_name: String,
+    /// File that holds the ACL user name at the Sentinels; absent means the `default` user.
+    pub username_file: Option<String>,
+    /// File that holds the password of the Sentinels; absent means that they ask for none. The
+    /// password of Redis itself is not sent to them.
+    pub password_file: Option<String>,
+}
+
+/// Whether replicas answer reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ReplicaReads {
+    /// Primaries answer everything.
+    #[default]
+    Never,
+    /// Reads of keys that have no local copy go to replicas, which may be behind.
+    Preferred,
 }
 
 /// TLS towards Redis.
@@ -232,9 +281,42 @@ pub struct Sidecar {
 // === defaults ===
 
 impl Upstream {
+    /// One server at a fixed address, without login and TLS.
+    pub fn at(host: impl Into<String>, port: u16) -> Self {
+        Self {
+            mode: UpstreamMode::Standalone,
+            host: host.into(),
+            port,
+            seeds: Vec::new(),
+            sentinel: None,
+            replica_reads: ReplicaReads::Never,
+            username_file: None,
+            password_file: None,
+            tls: None,
+        }
+    }
+
+    /// Everybody who may be asked: the server at `host`, then the seeds.
+    pub fn addresses(&self) -> impl Iterator<Item = (&str, u16)> {
+        let seeds = self.seeds.iter().filter_map(|seed| host_and_port(seed));
+        std::iter::once((self.host.as_str(), self.port)).chain(seeds)
+    }
+
     const fn default_port() -> u16 {
         6379
     }
+}
+
+/// `host:port` in its parts; IPv6 addresses stand in brackets.
+pub fn host_and_port(text: &str) -> Option<(&str, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let host = match host.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']')?,
+        None if host.contains(':') => return None,
+        None => host,
+    };
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    (!host.is_empty()).then_some((host, port))
 }
 
 impl Default for Local {

@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use policy::{
     Policy, SidecarConfig,
-    config::{CacheMode, WhenUnavailable},
+    config::{CacheMode, UpstreamMode, WhenUnavailable},
 };
 
 use crate::{
@@ -29,6 +29,7 @@ use crate::{
     },
     store::Store,
     tier::Tier,
+    upstream::topology::{Address, Topologies, Topology},
 };
 
 /// One per process.
@@ -57,6 +58,8 @@ pub struct Shared {
     pub counters_of_listener: LoopCounters,
     /// What is known about the Redis behind us.
     pub upstream: UpstreamState,
+    /// Which servers that are, and which of them owns a key.
+    pub topology: Topologies,
     /// Listeners are bound; cleared when draining begins.
     pub ready: AtomicBool,
     /// Draining: no new commands are accepted on new connections.
@@ -188,6 +191,20 @@ impl Budget {
     }
 }
 
+/// What is known without asking anybody.
+fn first_topology(config: &SidecarConfig) -> Topology {
+    match &config.upstream {
+        None => Topology::unknown(),
+        Some(upstream) => match upstream.mode {
+            UpstreamMode::Standalone => {
+                Topology::single(Address::new(upstream.host.as_str(), upstream.port))
+            }
+            UpstreamMode::Sentinel => Topology::unknown(),
+            UpstreamMode::Cluster => Topology::unknown_cluster(),
+        },
+    }
+}
+
 impl Shared {
     /// The shared state for `threads` event loops.
     pub fn new(active: Active, threads: usize) -> Arc<Self> {
@@ -212,6 +229,7 @@ impl Shared {
                 .collect(),
             counters_of_listener: LoopCounters::default(),
             upstream,
+            topology: Topologies::new(first_topology(&active.config)),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             reload: Mutex::default(),

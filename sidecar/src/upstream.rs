@@ -10,6 +10,7 @@ pub mod link;
 pub mod outbox;
 pub mod stream;
 pub mod tls;
+pub mod topology;
 
 use std::{
     cell::{OnceCell, RefCell},

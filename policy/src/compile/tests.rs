@@ -20,7 +20,7 @@ fn reports(yaml: &str) -> Vec<String> {
 }
 
 /// One problem per line: the configuration, then what the only sentence must contain.
-const REFUSED: [(&str, &str); 44] = [
+const REFUSED: [(&str, &str); 53] = [
     (
         "keyspace: {prefix: 'a*:'}",
         "keyspace.prefix is \"a*:\": `*` is a wildcard",
@@ -158,7 +158,53 @@ const REFUSED: [(&str, &str); 44] = [
         "rules: [{name: a, match: a, maxValueSize: '0'}]",
         "use `cache: RemoteOnly`",
     ),
+    (
+        "upstream: {host: s, mode: Sentinel}",
+        "upstream.mode is Sentinel: the Sentinels must be told which primary is meant; give upstream.sentinel.masterName",
+    ),
+    (
+        "upstream: {host: s, mode: Sentinel, sentinel: {masterName: 'my master'}}",
+        "upstream.sentinel.masterName is \"my master\"",
+    ),
+    (
+        "upstream: {host: s, mode: Sentinel, sentinel: {masterName: m, usernameFile: /u}}",
+        "give upstream.sentinel.passwordFile",
+    ),
+    (
+        "upstream: {host: s, sentinel: {masterName: m}}",
+        "upstream.mode is Standalone: upstream.sentinel is given as well",
+    ),
+    (
+        "upstream: {host: s, seeds: ['t:1']}",
+        "upstream.seeds is t:1: there is one server",
+    ),
+    (
+        "upstream: {host: s, mode: Cluster, seeds: ['t:1', 'u:0']}",
+        "upstream.seeds is \"u:0\": not host:port",
+    ),
+    (
+        "upstream: {host: s, mode: Cluster, seeds: ['redis://t:1']}",
+        "not host:port",
+    ),
+    (
+        "upstream: {host: s, replicaReads: Preferred}",
+        "upstream.replicaReads is Preferred: replicas are only known in a cluster",
+    ),
+    (
+        "{upstream: {host: s, mode: Cluster}, keyspace: {database: 3}}",
+        "keyspace.database is 3: a cluster has database 0 only",
+    ),
 ];
+
+#[test]
+fn servers_are_found_through_sentinels_and_through_nodes_of_a_cluster() {
+    let yaml = "upstream: {host: a, mode: Sentinel, seeds: ['b:1', '[::1]:2'], sentinel: {masterName: my.master-1_x}}";
+    compile(yaml).unwrap();
+    let config = SidecarConfig::from_yaml(yaml).unwrap();
+    let addresses: Vec<_> = config.upstream.as_ref().unwrap().addresses().collect();
+    assert_eq!(addresses, [("a", 6379), ("b", 1), ("::1", 2)]);
+    compile("upstream: {host: a, mode: Cluster, seeds: ['b:1'], replicaReads: Preferred}").unwrap();
+}
 
 #[test]
 fn each_contradiction_is_one_sentence_with_field_value_and_remedy() {

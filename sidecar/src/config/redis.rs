@@ -85,11 +85,8 @@ impl Given {
         };
         read.config.keyspace.database = url.database.unwrap_or_default();
         read.config.upstream = Some(Upstream {
-            host: url.host.clone(),
-            port: url.port,
-            username_file: None,
-            password_file: None,
             tls: url.tls.then(Tls::default),
+            ..Upstream::at(url.host.clone(), url.port)
         });
         read.credentials.username.clone_from(&url.username);
         read.credentials.password = url.password.clone().map(Secret::new);

@@ -4,7 +4,10 @@ use std::{fmt, ops::RangeInclusive};
 
 use super::{Place, Problems, rule::check_ttl};
 use crate::{
-    config::{Keyspace, Resilience, Sidecar, SidecarConfig, Upstream},
+    config::{
+        Keyspace, ReplicaReads, Resilience, Sentinel, Sidecar, SidecarConfig, Upstream,
+        UpstreamMode, host_and_port,
+    },
     units::{ByteSize, Span},
 };
 
@@ -12,6 +15,7 @@ const MAX_PREFIX_LEN: usize = 128;
 /// `sun_path` on Linux holds 108 bytes with the final NUL.
 const MAX_SOCKET_PATH_LEN: usize = 107;
 const MAX_HOST_LEN: usize = 253;
+const MAX_SEEDS: usize = 64;
 const MAX_PATH_LEN: usize = 4095;
 /// Commands that the sidecar refuses by itself, and that `allowCommands` may name.
 const REFUSED_COMMANDS: [&str; 4] = ["SHUTDOWN", "REPLICAOF", "FAILOVER", "DEBUG"];
@@ -22,6 +26,7 @@ const GI: u64 = 1 << 30;
 
 pub(super) fn check(config: &SidecarConfig, problems: &mut Problems) {
     keyspace(&config.keyspace, problems);
+    discovery(config, problems);
     if let Some(upstream) = &config.upstream {
         self::upstream(upstream, problems);
     }
@@ -98,10 +103,15 @@ fn keyspace(keyspace: &Keyspace, problems: &mut Problems) {
     );
 }
 
+/// A host name or an address, and nothing of a URL around it.
+fn is_host(host: &str) -> bool {
+    let odd = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '/' | '@' | '?' | '#');
+    !host.is_empty() && host.len() <= MAX_HOST_LEN && !host.contains(odd)
+}
+
 fn upstream(upstream: &Upstream, problems: &mut Problems) {
     let host = &upstream.host;
-    let odd = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '/' | '@' | '?' | '#');
-    if host.is_empty() || host.len() > MAX_HOST_LEN || host.contains(odd) {
+    if !is_host(host) {
         problems.add(
             at("upstream.host"),
             format_args!("{host:?}"),
@@ -146,6 +156,105 @@ fn upstream(upstream: &Upstream, problems: &mut Problems) {
             "give upstream.tls.certFile as well",
         ),
         _ => {}
+    }
+}
+
+/// What belongs to one way of finding servers and not to another.
+fn discovery(config: &SidecarConfig, problems: &mut Problems) {
+    let Some(upstream) = &config.upstream else {
+        return;
+    };
+    let mode = upstream.mode;
+    let named = format!("{mode:?}");
+    match (mode, &upstream.sentinel) {
+        (UpstreamMode::Sentinel, None) => problems.add(
+            at("upstream.mode"),
+            &named,
+            "the Sentinels must be told which primary is meant",
+            "give upstream.sentinel.masterName, the name in their `sentinel monitor`",
+        ),
+        (UpstreamMode::Sentinel, Some(sentinel)) => self::sentinel(sentinel, problems),
+        (_, Some(_)) => problems.add(
+            at("upstream.mode"),
+            &named,
+            "upstream.sentinel is given as well, and no Sentinel is asked",
+            "write upstream.mode: Sentinel, or remove upstream.sentinel",
+        ),
+        (_, None) => {}
+    }
+    if mode == UpstreamMode::Standalone && !upstream.seeds.is_empty() {
+        problems.add(
+            at("upstream.seeds"),
+            upstream.seeds.join(","),
+            "there is one server at a fixed address, and nobody else to ask",
+            "write upstream.mode: Sentinel or Cluster, or remove upstream.seeds",
+        );
+    }
+    if upstream.seeds.len() > MAX_SEEDS {
+        problems.add(
+            at("upstream.seeds"),
+            upstream.seeds.len(),
+            format!("more than {MAX_SEEDS} further servers to ask"),
+            "name a few: they tell of the others",
+        );
+    }
+    for seed in &upstream.seeds {
+        if host_and_port(seed).is_none_or(|(host, _)| !is_host(host)) {
+            problems.add(
+                at("upstream.seeds"),
+                format_args!("{seed:?}"),
+                "not host:port",
+                "write for example redis-1:6379, or [::1]:6379",
+            );
+        }
+    }
+    if mode != UpstreamMode::Cluster && upstream.replica_reads != ReplicaReads::Never {
+        problems.add(
+            at("upstream.replicaReads"),
+            format_args!("{:?}", upstream.replica_reads),
+            "replicas are only known in a cluster",
+            "write upstream.mode: Cluster, or remove replicaReads",
+        );
+    }
+    if mode == UpstreamMode::Cluster && config.keyspace.database != 0 {
+        problems.add(
+            at("keyspace.database"),
+            config.keyspace.database,
+            "a cluster has database 0 only",
+            "write 0; separate apps by keyspace.prefix",
+        );
+    }
+}
+
+fn sentinel(sentinel: &Sentinel, problems: &mut Problems) {
+    let name = &sentinel.master_name;
+    // What `sentinel monitor` accepts: letters, digits, `.`, `-` and `_`.
+    let odd = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
+    if name.is_empty() || name.len() > MAX_HOST_LEN || name.contains(odd) {
+        problems.add(
+            at("upstream.sentinel.masterName"),
+            format_args!("{name:?}"),
+            "not the name of a primary",
+            "write the name in the Sentinels' `sentinel monitor`: letters, digits, `.`, `-`, `_`",
+        );
+    }
+    file(
+        "upstream.sentinel.usernameFile",
+        sentinel.username_file.as_deref(),
+        problems,
+    );
+    file(
+        "upstream.sentinel.passwordFile",
+        sentinel.password_file.as_deref(),
+        problems,
+    );
+    if let (Some(name), None) = (&sentinel.username_file, &sentinel.password_file) {
+        problems.add(
+            at("upstream.sentinel.usernameFile"),
+            format_args!("{name:?}"),
+            "a user without a password cannot authenticate",
+            "give upstream.sentinel.passwordFile as well, or remove usernameFile",
+        );
     }
 }
 

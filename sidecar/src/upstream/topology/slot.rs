@@ -1,0 +1,98 @@
+//! The hash slot of a key: CRC16 of the part in braces, or of the whole key.
+//!
+//! <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#key-distribution-model>
+
+use super::SLOTS;
+
+/// CRC16/XMODEM: polynomial 0x1021, nothing reflected, begins with 0.
+const POLYNOMIAL: u16 = 0x1021;
+const TABLE: [u16; 256] = table();
+
+/// The slot of a key, as Redis computes it.
+#[inline]
+pub fn key_slot(key: &[u8]) -> u16 {
+    crc16(hashed_part(key)) % SLOTS as u16
+}
+
+/// What stands between the first `{` and the first `}` after it, unless that is nothing.
+#[inline]
+fn hashed_part(key: &[u8]) -> &[u8] {
+    let Some(open) = memchr::memchr(b'{', key) else {
+        return key;
+    };
+    let tail = &key[open + 1..];
+    match memchr::memchr(b'}', tail) {
+        Some(len) if len > 0 => &tail[..len],
+        _ => key,
+    }
+}
+
+#[inline]
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0, |crc, byte| {
+        (crc << 8) ^ TABLE[usize::from((crc >> 8) as u8 ^ byte)]
+    })
+}
+
+const fn table() -> [u16; 256] {
+    let mut table = [0; 256];
+    let mut index = 0;
+    while index < table.len() {
+        let mut crc = (index as u16) << 8;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 0x8000 == 0 {
+                crc << 1
+            } else {
+                (crc << 1) ^ POLYNOMIAL
+            };
+            bit += 1;
+        }
+        table[index] = crc;
+        index += 1;
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_is_that_of_the_cluster_specification() {
+        assert_eq!(crc16(b"123456789"), 0x31C3);
+        assert_eq!(crc16(b""), 0);
+        assert_eq!(TABLE[1], 0x1021);
+        assert_eq!(TABLE[255], 0x1ef0);
+    }
+
+    /// Slots as `CLUSTER KEYSLOT` of redis 7.0 gives them.
+    #[test]
+    fn slots_are_those_that_redis_computes() {
+        for (key, slot) in [
+            (&b""[..], 0),
+            (b"foo", 12_182),
+            (b"bar", 5_061),
+            (b"123456789", 12_739),
+            (b"user1000", 3_443),
+            (b"\xff\x00\r\n", 7_349),
+        ] {
+            assert_eq!(key_slot(key), slot, "{key:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_first_part_in_braces_counts() {
+        assert_eq!(
+            key_slot(b"{user1000}.following"),
+            key_slot(b"{user1000}.followers")
+        );
+        assert_eq!(hashed_part(b"{user1000}.following"), b"user1000");
+        // The cases of the specification.
+        assert_eq!(hashed_part(b"foo{}{bar}"), b"foo{}{bar}");
+        assert_eq!(hashed_part(b"foo{{bar}}zap"), b"{bar");
+        assert_eq!(hashed_part(b"foo{bar}{zap}"), b"bar");
+        assert_eq!(hashed_part(b"foo{bar"), b"foo{bar");
+        assert_eq!(hashed_part(b"}foo{bar}"), b"bar");
+    }
+}
