@@ -84,6 +84,12 @@ pub struct TopologyFacts {
     pub refused: u64,
 }
 
+/// Slots that nobody owns yet.
+pub fn no_slots() -> Box<[u16; SLOTS]> {
+    let slots = vec![NOBODY; SLOTS];
+    slots.try_into().expect("the vector has the array's length")
+}
+
 // === impl Address ===
 
 impl Address {
@@ -134,7 +140,7 @@ impl Topology {
     /// A cluster of which nothing is known yet: nobody owns a slot.
     pub fn unknown_cluster() -> Self {
         Self {
-            slots: Some(Box::new([NOBODY; SLOTS])),
+            slots: Some(no_slots()),
             ..Self::unknown()
         }
     }

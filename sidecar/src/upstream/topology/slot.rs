@@ -11,7 +11,9 @@ const TABLE: [u16; 256] = table();
 /// The slot of a key, as Redis computes it.
 #[inline]
 pub fn key_slot(key: &[u8]) -> u16 {
-    crc16(hashed_part(key)) % SLOTS as u16
+    // 16,384 slots are the lower 14 bits.
+    const { assert!(SLOTS == 0x3fff + 1) };
+    crc16(hashed_part(key)) & 0x3fff
 }
 
 /// What stands between the first `{` and the first `}` after it, unless that is nothing.
@@ -30,15 +32,16 @@ fn hashed_part(key: &[u8]) -> &[u8] {
 #[inline]
 fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc, byte| {
-        (crc << 8) ^ TABLE[usize::from((crc >> 8) as u8 ^ byte)]
+        let [high, _] = crc.to_be_bytes();
+        (crc << 8) ^ TABLE[usize::from(high ^ byte)]
     })
 }
 
 const fn table() -> [u16; 256] {
     let mut table = [0; 256];
-    let mut index = 0;
-    while index < table.len() {
-        let mut crc = (index as u16) << 8;
+    let mut index: u16 = 0;
+    while index < 256 {
+        let mut crc = index << 8;
         let mut bit = 0;
         while bit < 8 {
             crc = if crc & 0x8000 == 0 {
@@ -48,7 +51,7 @@ const fn table() -> [u16; 256] {
             };
             bit += 1;
         }
-        table[index] = crc;
+        table[index as usize] = crc;
         index += 1;
     }
     table

@@ -15,7 +15,8 @@ fn node(host: &str, port: u16) -> Node {
 
 /// `a` owns the lower half, `b` the upper but for the last slot, which nobody owns.
 fn cluster() -> Topology {
-    let mut slots = Box::new([0; SLOTS]);
+    let mut slots = no_slots();
+    slots[..8192].fill(0);
     slots[8192..].fill(1);
     slots[SLOTS - 1] = NOBODY;
     Topology {
