@@ -6,6 +6,7 @@
 
 pub mod clients;
 pub mod environment;
+pub mod history;
 pub mod http;
 pub mod packages;
 pub mod ports;
