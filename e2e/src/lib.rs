@@ -5,6 +5,7 @@
 //! Nothing is installed in the system and no service is started.
 
 pub mod clients;
+pub mod cluster;
 pub mod environment;
 pub mod history;
 pub mod http;
@@ -12,13 +13,16 @@ pub mod packages;
 pub mod ports;
 pub mod process;
 pub mod random;
+pub mod sentinel;
 pub mod server;
 pub mod sidecar;
 pub mod tls;
 pub mod wait;
 pub mod wire;
 
+pub use cluster::{ClusterOptions, ClusterSet};
 pub use packages::Engine;
+pub use sentinel::{SentinelOptions, SentinelSet};
 pub use server::{RedisServer, ServerOptions};
 pub use sidecar::{Sidecar, SidecarOptions};
 pub use wait::until;

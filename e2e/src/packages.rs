@@ -1,7 +1,8 @@
 //! Redis and Valkey from Debian's packages, unpacked into the cache folder and run from there with
 //! the libraries they were built against. Nothing is installed, no service is started.
 //!
-//! `PANNIER_REDIS_7`, `PANNIER_VALKEY_8` and `PANNIER_REDIS_8` may name a folder with the programs instead.
+//! `PANNIER_REDIS_7`, `PANNIER_VALKEY_8`, `PANNIER_VALKEY_9` and `PANNIER_REDIS_8` may name a folder with
+//! the programs instead.
 
 use std::{
     fs,
@@ -21,6 +22,8 @@ pub enum Engine {
     Redis7,
     /// Valkey 8, as in Debian 13.
     Valkey8,
+    /// Valkey 9, as in Debian's testing; it moves slots at once (`CLUSTER MIGRATESLOTS`).
+    Valkey9,
     /// Redis 8.0, as in Debian 13; only the command table is compared with it.
     Redis8,
 }
@@ -110,6 +113,33 @@ const VALKEY_8: Recipe = Recipe {
     ],
 };
 
+const VALKEY_9: Recipe = Recipe {
+    folder: "valkey-9",
+    suite: "forky",
+    server: "valkey-server",
+    cli: "valkey-cli",
+    variable: "PANNIER_VALKEY_9",
+    packages: &[
+        "valkey-server",
+        "valkey-tools",
+        "libatomic1",
+        "libc6",
+        "libcap2",
+        "libgcc-s1",
+        "libgcrypt20",
+        "libgpg-error0",
+        "libjemalloc2",
+        "liblz4-1",
+        "liblzf1",
+        "liblzma5",
+        "libssl3t64",
+        "libstdc++6",
+        "libsystemd0",
+        "libzstd1",
+        "zlib1g",
+    ],
+};
+
 const REDIS_8: Recipe = Recipe {
     folder: "redis-8.0",
     suite: "trixie",
@@ -141,7 +171,7 @@ impl Engine {
     /// Those that whole tests run against.
     pub const ALL: [Self; 2] = [Self::Redis7, Self::Valkey8];
     /// Those that are fetched before tests run.
-    pub const FETCHED: [Self; 3] = [Self::Redis7, Self::Valkey8, Self::Redis8];
+    pub const FETCHED: [Self; 4] = [Self::Redis7, Self::Valkey8, Self::Valkey9, Self::Redis8];
 
     /// What tests and folders call it.
     pub const fn name(self) -> &'static str {
@@ -178,6 +208,7 @@ impl Engine {
         match self {
             Self::Redis7 => &REDIS_7,
             Self::Valkey8 => &VALKEY_8,
+            Self::Valkey9 => &VALKEY_9,
             Self::Redis8 => &REDIS_8,
         }
     }

@@ -37,6 +37,7 @@ pub struct RedisServer {
     certificates: Option<Certificates>,
     password: Option<String>,
     process: Process,
+    running: bool,
 }
 
 impl ServerOptions {
@@ -104,7 +105,13 @@ impl RedisServer {
             certificates,
             password: options.password,
             process,
+            running: true,
         }
+    }
+
+    /// Whether it was not killed.
+    pub const fn is_running(&self) -> bool {
+        self.running
     }
 
     /// Address of its plain port.
@@ -134,6 +141,11 @@ impl RedisServer {
         self.engine
     }
 
+    /// Its password, if it has one.
+    pub fn password(&self) -> Option<&str> {
+        self.password.as_deref()
+    }
+
     /// A direct connection, logged in when the server asks for a password.
     pub fn connect(&self) -> Wire {
         let mut wire = Wire::connect(self.address());
@@ -145,6 +157,7 @@ impl RedisServer {
 
     /// Kills it at once, as `kill -9` does.
     pub fn kill(&mut self) {
+        self.running = false;
         self.process.kill();
     }
 
@@ -162,6 +175,7 @@ impl RedisServer {
     pub fn restart(&mut self) {
         self.process.kill();
         self.process = spawn(self.engine, &self.folder, self.port);
+        self.running = true;
     }
 }
 

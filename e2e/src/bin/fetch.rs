@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     report("redis-py", python.map_err(|error| error.to_string()));
     // Servers are needed by almost every test, so their absence is no mere skip.
     if missing > 0 {
-        println!("{missing} of 5 are missing: the tests that need them will say so");
+        println!("{missing} of 6 are missing: the tests that need them will say so");
     }
     ExitCode::SUCCESS
 }
