@@ -17,6 +17,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod http;
+pub mod measure;
 pub mod metrics;
 pub mod state;
 pub mod telemetry;

@@ -99,6 +99,20 @@ pub const FLUSHES: [&str; 5] = [
     "policy_change",
 ];
 
+/// What came of a probe of staleness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probed {
+    /// The invalidation came.
+    Measured = 0,
+    /// It did not, though a later answer did.
+    Lost = 1,
+    /// Redis refused to read or write the key.
+    Refused = 2,
+}
+
+/// Labels of [`Probed`], in the order of its numbers.
+pub const PROBED: [&str; 3] = ["measured", "lost", "refused"];
+
 /// Per command of the table, by its number there.
 #[derive(Debug, Default)]
 pub struct CommandCounters {
@@ -142,6 +156,10 @@ pub struct LoopCounters {
     pub invalidations: Counter,
     /// By [`Flush`].
     pub flushes: [Counter; 5],
+    /// By [`Probed`].
+    pub probes: [Counter; 3],
+    /// Until a probe's invalidation arrived: since its write was sent, and since it was answered.
+    pub staleness: [Histogram; 2],
     /// Requests to Redis and the time to their replies.
     pub upstream: Histogram,
     /// Connections to Redis that were opened.
@@ -179,6 +197,8 @@ impl Default for LoopCounters {
             memory_discarded: Counter::default(),
             invalidations: Counter::default(),
             flushes: Default::default(),
+            probes: Default::default(),
+            staleness: Default::default(),
             upstream: Histogram::default(),
             upstream_connects: Counter::default(),
             upstream_errors: Counter::default(),

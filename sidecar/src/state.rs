@@ -60,6 +60,8 @@ pub struct Shared {
     pub upstream: UpstreamState,
     /// Which servers that are, and which of them owns a key.
     pub topology: Topologies,
+    /// What was measured about coherence.
+    pub measured: crate::measure::Measured,
     /// Listeners are bound; cleared when draining begins.
     pub ready: AtomicBool,
     /// Draining: no new commands are accepted on new connections.
@@ -230,6 +232,7 @@ impl Shared {
             counters_of_listener: LoopCounters::default(),
             upstream,
             topology: Topologies::new(first_topology(&active.config)),
+            measured: crate::measure::Measured::default(),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             reload: Mutex::default(),

@@ -54,6 +54,8 @@ pub struct Worker {
     touches: RefCell<Vec<(u16, Box<[u8]>)>>,
     now: Cell<Tick>,
     random: Cell<u64>,
+    /// Measurements of staleness.
+    pub probes: crate::measure::Probes,
     /// Key positions of the current command, to reuse the allocation.
     pub positions: Cell<KeyPositions>,
     /// Local hits of the current batch, to observe their duration once.
@@ -84,6 +86,7 @@ impl Worker {
             touches: RefCell::default(),
             now: Cell::new(Tick::now()),
             random: Cell::new(seed(index)),
+            probes: crate::measure::Probes::default(),
             positions: Cell::default(),
             batch_hits: Cell::new((CommandId::Other, 0)),
             shared: Arc::clone(shared),
@@ -422,6 +425,9 @@ impl Worker {
                 && link.fills.get()
             {
                 self.prove(link);
+                if self.wants_tracking() {
+                    crate::measure::probe::begin(link);
+                }
             }
         }
         self.send_touches();

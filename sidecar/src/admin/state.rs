@@ -1,6 +1,8 @@
 //! `/state`: what the sidecar does and how it is, for people. Names and patterns of rules are
 //! shown, keys, values and secrets never (P10).
 
+mod measured;
+
 use policy::{
     CompiledRule, Span,
     config::{CacheMode, Caching, OnWriteError, Upstream, WhenUnavailable},
@@ -32,6 +34,7 @@ pub(super) fn state(shared: &Shared) -> Value {
         },
         "connection": connection(&active, &facts),
         "coherence": coherence(&facts.coherence),
+        "observedStaleness": measured::staleness(shared),
         "localTier": local_tier(shared),
         "memory": memory(shared),
         "clients": {

@@ -10,6 +10,7 @@ use crate::{
     client::Client,
     clock::Tick,
     command::{CommandId, ReplyRewrite, Stripped, strip_exec_reply, strip_reply},
+    measure,
     metrics::Flush,
     resp::{
         Proto,
@@ -38,6 +39,8 @@ pub enum Target {
     Verdict(Rc<Client>),
     /// The proof that a tracked link lives, sent at that time.
     Proof(Tick),
+    /// The sidecar itself, which measures.
+    Measure(measure::Step),
     /// Nobody.
     Ignore,
 }
@@ -131,6 +134,7 @@ pub fn answered(link: &Link, target: Target, since: Tick, frame: &[u8]) {
         Target::Barrier(waiting) => barrier(link, worker, *waiting, since, frame),
         Target::Verdict(client) => pinned::redis_lives(&client),
         Target::Proof(sent) => proof(link, worker, sent, frame),
+        Target::Measure(step) => measure::answered(link, &step, frame),
         Target::Ignore => {}
     }
 }
@@ -293,6 +297,7 @@ pub fn lost(worker: &Rc<Worker>, target: Target, lost: &Lost) {
             client.complete(number, |out, _| out.extend_from_slice(&frame));
         }
         Target::FlightTtl(_) | Target::ManyTtl(..) | Target::Proof(_) | Target::Ignore => {}
+        Target::Measure(step) => measure::lost(worker, &step),
         Target::Verdict(client) => pinned::redis_is_gone(&client),
         Target::FlightValue(flight) => flight.lost(worker, lost),
         Target::ManyValue(read) => read.lost(worker, lost),
@@ -379,17 +384,20 @@ pub fn pushed(link: &Link, frame: &[u8]) {
     if let Value::List(keys) = what {
         let active = worker.active();
         for key in keys.iter().filter_map(Value::text) {
-            worker.counters.invalidations.inc();
-            let key = match &active.prefix {
+            let own = match &active.prefix {
                 None => Some(key),
                 Some(prefix) => key.strip_prefix(prefix.raw()),
             };
-            if let Some(key) = key {
+            if !own.is_some_and(|key| measure::probe::arrived(link, key)) {
+                worker.counters.invalidations.inc();
+            }
+            if let Some(key) = own {
                 worker.shared.tier.invalidate(key);
             }
         }
     } else {
         worker.counters.flushes[Flush::ServerFlush as usize].inc();
         worker.shared.tier.flush();
+        measure::probe::abandon(link);
     }
 }

@@ -9,7 +9,7 @@ use prometheus::{
 };
 
 use super::{
-    BUCKETS_US, Counter, FLUSHES, Histogram, LoopCounters, Outcome,
+    BUCKETS_US, Counter, FLUSHES, Histogram, LoopCounters, Outcome, PROBED,
     rules::RuleFigures,
     table::{self, Kind, Metric},
 };
@@ -75,6 +75,7 @@ impl Collector for Counters {
     fn collect(&self) -> Vec<MetricFamily> {
         let mut families = Families::default();
         self.cache(&mut families);
+        self.coherence(&mut families);
         self.rules(&mut families);
         self.commands(&mut families);
         self.clients(&mut families);
@@ -117,6 +118,23 @@ impl Counters {
             &table::INVALIDATIONS,
             self.sum(|counters| &counters.invalidations),
         );
+    }
+
+    fn coherence(&self, families: &mut Families) {
+        let loops = &self.shared.counters;
+        let staleness = ["sent", "answered"]
+            .iter()
+            .enumerate()
+            .map(|(index, since)| {
+                let histograms = loops.iter().map(|counters| &counters.staleness[index]);
+                ([*since], histogram(histograms))
+            });
+        families.histograms(&table::STALENESS, staleness);
+        let probes = PROBED.iter().enumerate().map(|(index, result)| {
+            let count = self.sum(|counters| &counters.probes[index]);
+            ([*result], count)
+        });
+        families.labelled(&table::PROBES, probes);
         let holds = match self.shared.upstream.facts().coherence {
             CoherenceState::Idle => "idle",
             CoherenceState::Tracking => "tracking",

@@ -60,6 +60,10 @@ metrics! {
         "Hot local keys that were touched in Redis, so that its own LRU or LFU does not evict them.";
     INVALIDATIONS Counter "pannier_invalidations_received_total" []
         "Keys in invalidations that Redis pushed.";
+    STALENESS Histogram "pannier_observed_staleness_seconds" ["since"]
+        "Measured about once a second on each tracked connection with a key of the sidecar's own: until the invalidation of a write arrived, since sent (an upper bound of staleness) and since answered (zero if the invalidation came first).";
+    PROBES Counter "pannier_staleness_probes_total" ["result"]
+        "These measurements: measured, lost (a later answer came and the invalidation did not; the local tier was flushed), refused (Redis would not GET or SET the keys pannier:probe:*).";
     COHERENCE Gauge "pannier_coherence_state" ["state"]
         "1 for the state that holds: idle (nothing is kept on behalf of Redis), tracking, ttl_only, degraded (the local tier is off, /state says why).";
 

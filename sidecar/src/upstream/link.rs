@@ -551,7 +551,10 @@ impl Core {
             let was_sent = index < sent;
             let overtaken = client.is_some_and(|client| writers.contains(&client));
             let again = !was_sent || pending.repeatable && !overtaken;
-            let asks_now = matches!(pending.target, Target::Proof(_) | Target::Verdict(_));
+            let asks_now = matches!(
+                pending.target,
+                Target::Proof(_) | Target::Verdict(_) | Target::Measure(_)
+            );
             keep[index] = any && again && pending.attempts <= retries && !asks_now;
             if was_sent && !pending.repeatable {
                 writers.extend(client);

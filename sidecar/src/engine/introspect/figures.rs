@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use super::{
@@ -138,18 +138,26 @@ pub fn stats(turn: &Turn<'_>, session: &mut Session) -> Flow {
         ("connectedClients", signed(figures.clients)),
         ("timestamp", i64::try_from(timestamp).unwrap_or(i64::MAX)),
     ];
+    let staleness = shared.measured.staleness.lock().summary(Tick::now());
+    let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+    let measured = [
+        ("stalenessProbes", signed(staleness.count as u64)),
+        ("stalenessP50Micros", micros(staleness.p50)),
+        ("stalenessP99Micros", micros(staleness.p99)),
+        ("stalenessMaxMicros", micros(staleness.max)),
+    ];
     let words = [
         ("status", status.to_owned()),
         ("redis", connection_words(&facts.connection)),
         ("coherence", coherence_words(&facts.coherence)),
     ];
     session.reply(|reply| {
-        reply.map(numbers.len() + words.len() + 2);
+        reply.map(numbers.len() + measured.len() + words.len() + 2);
         reply.bulk(b"available");
         reply.boolean(available);
         reply.bulk(b"hitRate");
         reply.double((figures.hit_rate() * 100.0).round() / 100.0);
-        for (name, number) in numbers {
+        for (name, number) in numbers.into_iter().chain(measured) {
             reply.bulk(name.as_bytes());
             reply.integer(number);
         }
