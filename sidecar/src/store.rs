@@ -1,7 +1,7 @@
 //! Memory mode: the data of an app that has no Redis, or not now (P6), bounded in bytes (P9).
 //!
-//! Strings with counters and bits, expiry, hashes, sets, lists and the SCAN family, answered as
-//! redis-server 7.0 answers them. One `Store` serves topology `None`, `whenUnavailable: Memory`
+//! Strings with counters and bits, expiry, hashes, sets, sorted sets, lists and the SCAN family,
+//! answered as redis-server 7.0 answers them. One `Store` serves topology `None`, `whenUnavailable: Memory`
 //! and the rules with `cache: LocalOnly`. It is pure: no I/O, no clock, no randomness of its own.
 //! `pubsub` beside it keeps who listens to what.
 //!
@@ -10,7 +10,8 @@
 //!
 //! Known differences from redis-server: members of sets and fields of hashes come in another
 //! order; the SCAN family pages small collections too; a random choice with repetition gives at
-//! most 2^20 elements; `INCRBYFLOAT` takes no number beyond the range of 64-bit floats.
+//! most 2^20 elements; `INCRBYFLOAT` takes no number beyond the range of 64-bit floats; scores are
+//! not read in hexadecimal and zero has no sign; `ZRANK` knows `WITHSCORE`, as redis 7.2 does.
 
 #![allow(
     clippy::unnecessary_wraps,
@@ -33,6 +34,7 @@ mod random;
 mod run;
 mod scan;
 mod sets;
+mod sorted;
 mod strings;
 mod table;
 mod value;
@@ -44,7 +46,10 @@ use random::Random;
 use run::Run;
 use std::time::Duration;
 
-pub use value::{CONTAINER_OVERHEAD, FIELD_OVERHEAD, ITEM_OVERHEAD, KEY_OVERHEAD, MEMBER_OVERHEAD};
+pub use value::{
+    CONTAINER_OVERHEAD, FIELD_OVERHEAD, ITEM_OVERHEAD, KEY_OVERHEAD, MEMBER_OVERHEAD,
+    SCORED_OVERHEAD,
+};
 
 /// What one call brings along.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +75,7 @@ pub enum Done {
     Answered {
         /// Whether data changed.
         wrote: bool,
-        /// Lists that got elements: blocking pops on them may go on.
+        /// Lists and sorted sets that got elements: blocking pops on them may go on.
         ready: Vec<(u32, Box<[u8]>)>,
     },
     /// Nothing is written: memory mode does not have this command.

@@ -6,6 +6,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
+#[path = "store_differential/first_types.rs"]
+mod first_types;
+#[path = "store_differential/sorted_sets.rs"]
+mod sorted_sets;
+
 use sidecar::resp::{Proto, write};
 use sidecar::store::{Call, Done, Store};
 use std::fmt::{self, Display};
@@ -21,12 +26,37 @@ const ENOUGH: usize = 12;
 
 #[test]
 fn the_store_answers_as_redis_does_over_resp2() {
-    Duel::new(Proto::Resp2, 2).fight();
+    Duel::new(Proto::Resp2, 2, first_types::FORMS).fight();
 }
 
 #[test]
 fn the_store_answers_as_redis_does_over_resp3() {
-    Duel::new(Proto::Resp3, 3).fight();
+    Duel::new(Proto::Resp3, 3, first_types::FORMS).fight();
+}
+
+#[test]
+fn sorted_sets_answer_as_those_of_redis_over_resp2() {
+    Duel::new(Proto::Resp2, 2, sorted_sets::FORMS).fight();
+}
+
+#[test]
+fn sorted_sets_answer_as_those_of_redis_over_resp3() {
+    Duel::new(Proto::Resp3, 3, sorted_sets::FORMS).fight();
+}
+
+#[test]
+fn some_form_exercises_every_command() {
+    let names: std::collections::BTreeSet<&str> = [first_types::FORMS, sorted_sets::FORMS]
+        .concat()
+        .iter()
+        .map(|form| form.split(' ').next().unwrap())
+        .collect();
+    for name in Store::COMMANDS.iter().filter(|name| **name != "time") {
+        assert!(
+            names.contains(name.to_uppercase().as_str()),
+            "no form exercises {name}"
+        );
+    }
 }
 
 /// A reply: its first line, or for a bulk string its content too, and what is nested in it.
@@ -85,6 +115,23 @@ impl Node {
             self.children.chunks(width).map(<[Node]>::to_vec).collect();
         groups.sort();
         self.children = groups.concat();
+        self
+    }
+
+    /// The same with scores in one form. How redis-server happens to encode a set decides whether
+    /// zero keeps its sign, and how `ZSCAN` (`rounded`) writes large integers.
+    fn with_plain_scores(mut self, rounded: bool) -> Node {
+        let text = String::from_utf8_lossy(&self.head).into_owned();
+        let content = text.split_once("\r\n").map_or("", |(_, rest)| rest);
+        let number = text.strip_prefix(',').unwrap_or(content).trim_end();
+        let score = number.parse::<f64>().ok();
+        if let Some(score) = score.filter(|score| rounded || *score == 0.0) {
+            self.head = format!("{}{:?}", char::from(self.head[0]), score + 0.0).into_bytes();
+        }
+        let children = self.children.into_iter();
+        self.children = children
+            .map(|child| child.with_plain_scores(rounded))
+            .collect();
         self
     }
 
@@ -177,6 +224,8 @@ struct Duel {
     store: Store,
     call: Call,
     proto: Proto,
+    /// What commands are made of: `x...` repeats, a comma joins words that repeat together.
+    forms: &'static [&'static str],
     started: Instant,
     seed: u64,
     history: Vec<String>,
@@ -185,8 +234,8 @@ struct Duel {
 }
 
 impl Duel {
-    fn new(proto: Proto, seed: u64) -> Duel {
-        let server = Server::start(&format!("{proto:?}"));
+    fn new(proto: Proto, seed: u64, forms: &'static [&'static str]) -> Duel {
+        let server = Server::start(&format!("{proto:?}-{}", forms.len()));
         let call = Call {
             db: 0,
             databases: 16,
@@ -200,6 +249,7 @@ impl Duel {
             store: Store::new(1 << 30),
             call,
             proto,
+            forms,
             started: Instant::now(),
             seed,
             history: Vec::new(),
@@ -213,16 +263,6 @@ impl Duel {
     }
 
     fn fight(&mut self) {
-        let names: std::collections::BTreeSet<&str> = COMMAND_FORMS
-            .iter()
-            .map(|form| form.split(' ').next().unwrap())
-            .collect();
-        for name in Store::COMMANDS.iter().filter(|name| **name != "time") {
-            assert!(
-                names.contains(name.to_uppercase().as_str()),
-                "no form exercises {name}"
-            );
-        }
         for round in 0..COMMANDS {
             if self.mismatches.len() >= ENOUGH {
                 break;
@@ -267,7 +307,7 @@ impl Duel {
                 self.call.db = String::from_utf8_lossy(&command[1]).parse().unwrap();
                 self.ask_redis(command);
             }
-            "SCAN" | "SSCAN" | "HSCAN" => self.compare_scans(&name, command),
+            "SCAN" | "SSCAN" | "HSCAN" | "ZSCAN" => self.compare_scans(&name, command),
             "SPOP" => self.compare_pops(command),
             _ => {
                 let (ours, theirs) = (self.ask_store(command), self.ask_redis(command));
@@ -279,13 +319,19 @@ impl Duel {
     fn compare(&mut self, name: &str, command: &Words, ours: Node, theirs: Node) {
         let (ours, theirs) = match name {
             "HGETALL" => (ours.sorted(2), theirs.sorted(2)),
+            name if name.starts_with('Z') => (
+                ours.with_plain_scores(false),
+                theirs.with_plain_scores(false),
+            ),
             "SMEMBERS" | "SUNION" | "SINTER" | "SDIFF" | "KEYS" | "HKEYS" | "HVALS" => {
                 (ours.sorted(1), theirs.sorted(1))
             }
             _ => (ours, theirs),
         };
         let same = match (name, ours.number(), theirs.number()) {
-            ("HRANDFIELD" | "SRANDMEMBER" | "RANDOMKEY", ..) if theirs.head[0] != b'-' => {
+            ("HRANDFIELD" | "SRANDMEMBER" | "ZRANDMEMBER" | "RANDOMKEY", ..)
+                if theirs.head[0] != b'-' =>
+            {
                 ours.shape() == theirs.shape()
             }
             ("TTL" | "EXPIRETIME", Some(a @ 0..), Some(b @ 0..)) => (a - b).abs() <= 5,
@@ -306,13 +352,24 @@ impl Duel {
                 if reply.head[0] != b'*' {
                     return vec![reply];
                 }
-                let page = &reply.children[1].children;
-                let width = if name == "HSCAN" { 2 } else { 1 };
+                let cursor = reply.children[0].text();
+                let page = reply.children.into_iter().nth(1).unwrap();
+                let page = if name == "ZSCAN" {
+                    page.with_plain_scores(true)
+                } else {
+                    page
+                };
+                let page = &page.children;
+                let width = if matches!(name, "HSCAN" | "ZSCAN") {
+                    2
+                } else {
+                    1
+                };
                 found.extend(page.chunks(width).map(|group| Node {
                     head: vec![],
                     children: group.to_vec(),
                 }));
-                command[at] = reply.children[0].text();
+                command[at] = cursor;
                 if command[at] == b"0" {
                     found.sort();
                     found.dedup();
@@ -375,6 +432,7 @@ impl Duel {
                     b"+string\r\n" => self.step(&with("GET")),
                     b"+hash\r\n" => self.step(&with("HGETALL")),
                     b"+set\r\n" => self.step(&with("SMEMBERS")),
+                    b"+zset\r\n" => self.step(&[with("ZRANGE"), words("0 -1 WITHSCORES")].concat()),
                     _ => self.step(&[with("LRANGE"), words("0 -1")].concat()),
                 }
             }
@@ -452,7 +510,7 @@ impl Duel {
     }
 
     fn generate(&mut self) -> Words {
-        let form = self.pick(COMMAND_FORMS);
+        let form = self.pick(self.forms);
         let mut command: Words = Vec::new();
         for word in form.split(' ') {
             if let Some(repeated) = word.strip_suffix("...") {
@@ -470,6 +528,10 @@ impl Duel {
             1 => command.push(self.fill("v")),
             2 => command[0].make_ascii_lowercase(),
             _ => {}
+        }
+        // `WITHSCORE` and its arity came after redis 7.0.
+        if command[0].to_ascii_uppercase().ends_with(b"RANK") && command.len() > 3 {
+            command.truncate(3);
         }
         // These would do something else without or with other arguments.
         if command[0].eq_ignore_ascii_case(b"SELECT")
@@ -564,6 +626,22 @@ impl Duel {
                 "*", "k*", "key[1-4]", "key?", "*[^3]", "f*", "nothing", "\\k*", "1*", "*e*5",
             ]),
             "type" => self.pick(&["string", "hash", "set", "list", "HASH", "zset"]),
+            "zopt" => self.pick(&["NX", "XX", "GT", "LT", "CH", "gt", "INCR"]),
+            "agg" => self.pick(&["SUM", "MIN", "MAX", "sum", "AVG"]),
+            "lex" => self.pick(&["lex1", "lex2"]),
+            "sc" => match self.below(4) {
+                0 => self.pick(ODD_SCORES),
+                _ => return self.around(5).to_string().into_bytes(),
+            },
+            "sb" => match self.below(4) {
+                0 => self.pick(SCORE_BOUNDS),
+                1 => return format!("({}", self.around(5)).into_bytes(),
+                _ => return self.around(5).to_string().into_bytes(),
+            },
+            "lb" => self.pick(&[
+                "-", "+", "[a", "(a", "[b", "(c", "[", "(", "[z", "(1", "[3", "x", "", "-a",
+                "[hello",
+            ]),
             "n" => self.pick(&["1", "2", "5", "100", "0", "-1", "x"]),
             "c" => self.pick(&["0", "0", "0", "x", "-", ""]),
             other => other,
@@ -630,6 +708,42 @@ const ODD_INTEGERS: &[&str] = &[
     "2147483648",
     "-9223372036854775807",
 ];
+const ODD_SCORES: &[&str] = &[
+    "0.1",
+    "0.2",
+    "-0",
+    "inf",
+    "-inf",
+    "+inf",
+    "1e17",
+    "1.5",
+    "3.0e3",
+    "1e-5",
+    "x",
+    "",
+    " 1",
+    "1 ",
+    "nan",
+    "1e400",
+    "1e-400",
+    "1e308",
+    "-1e308",
+    "123456789012345678",
+    "0.30000000000000004",
+    ".5",
+    "5.",
+    "infinity",
+    "1e300",
+    "-2.5",
+    "12345.678",
+    "1e16",
+    "0e-400",
+    "4.9e-324",
+];
+const SCORE_BOUNDS: &[&str] = &[
+    "-inf", "+inf", "inf", "(inf", "(-inf", "x", "", "(", "1e400", " 1", "1 ", "nan", "0.1",
+    "(0.1", "-0", "1.5", "((1", "0.5", "-inf", "+inf", "-inf", "+inf",
+];
 const FLOATS: &[&str] = &[
     "0.1",
     "0.2",
@@ -656,203 +770,4 @@ const FLOATS: &[&str] = &[
     "5e-18",
     "1e3.5",
     "1e5000",
-];
-
-/// `x...` repeats; a comma joins words that repeat together.
-const COMMAND_FORMS: &[&str] = &[
-    "SELECT db",
-    "GET k",
-    "SET k v",
-    "SET k v",
-    "SET k v",
-    "SET k v EX sec",
-    "SET k v PX ms",
-    "SET k v EXAT at",
-    "SET k v PXAT atms",
-    "SET k v KEEPTTL",
-    "SET k v NX",
-    "SET k v XX",
-    "SET k v GET",
-    "SET k v NX GET",
-    "SET k v XX GET KEEPTTL",
-    "SET k v NX XX",
-    "SET k v EX sec PX ms",
-    "SET k v EX odd",
-    "SET k v PX odd",
-    "SET k v KEEPTTL EX sec",
-    "SET k v EX",
-    "SET k v PERSIST",
-    "SET k v EX sec NX",
-    "SET k v EXAT 1",
-    "SET k v GET EX odd",
-    "SET k v NX NX",
-    "SET k v KEEPTTL KEEPTTL",
-    "SETNX k v",
-    "SETEX k sec v",
-    "SETEX k odd v",
-    "PSETEX k ms v",
-    "PSETEX k odd v",
-    "GETSET k v",
-    "GETDEL k",
-    "GETEX k",
-    "GETEX k EX sec",
-    "GETEX k PERSIST",
-    "GETEX k PX odd",
-    "GETEX k PXAT 1",
-    "GETEX k KEEPTTL",
-    "GETEX k PERSIST EX sec",
-    "GETEX k PERSIST PERSIST",
-    "GETEX k EXAT odd",
-    "GETEX k EX sec PERSIST",
-    "MGET k...",
-    "MSET k,v...",
-    "MSETNX k,v...",
-    "APPEND k v",
-    "STRLEN k",
-    "GETRANGE k i i",
-    "SUBSTR k i i",
-    "SETRANGE k o v",
-    "INCR k",
-    "DECR k",
-    "INCRBY k i",
-    "DECRBY k i",
-    "INCRBYFLOAT k fl",
-    "INCRBYFLOAT k fl",
-    "SET k fl",
-    "SETBIT k b bit",
-    "GETBIT k b",
-    "BITCOUNT k",
-    "BITCOUNT k i i",
-    "BITCOUNT k i i BIT",
-    "BITCOUNT k i i byte",
-    "BITCOUNT k i",
-    "BITCOUNT k i i x",
-    "DEL k",
-    "DEL k...",
-    "UNLINK k",
-    "EXISTS k...",
-    "TOUCH k...",
-    "TYPE k",
-    "RENAME k k",
-    "RENAMENX k k",
-    "COPY k k",
-    "COPY k k REPLACE",
-    "COPY k k DB db",
-    "COPY k k DB db REPLACE",
-    "COPY k k DB",
-    "COPY k k x",
-    "PERSIST k",
-    "EXPIRE k sec",
-    "EXPIRE k sec cond",
-    "EXPIRE k sec cond cond",
-    "EXPIRE k odd",
-    "PEXPIRE k ms",
-    "PEXPIRE k ms cond",
-    "PEXPIRE k odd cond",
-    "EXPIREAT k at",
-    "EXPIREAT k at cond",
-    "EXPIREAT k odd",
-    "PEXPIREAT k atms",
-    "PEXPIREAT k atms cond",
-    "PEXPIREAT k odd",
-    "TTL k",
-    "PTTL k",
-    "EXPIRETIME k",
-    "PEXPIRETIME k",
-    "KEYS glob",
-    "SCAN c",
-    "SCAN c COUNT n",
-    "SCAN c MATCH glob COUNT n",
-    "SCAN c TYPE type",
-    "SCAN c x",
-    "SCAN c MATCH",
-    "RANDOMKEY",
-    "DBSIZE",
-    "SWAPDB db db",
-    "MOVE k db",
-    "FLUSHDB ASYNC",
-    "FLUSHDB x",
-    "FLUSHALL x",
-    "FLUSHALL SYNC x",
-    "FLUSHALL",
-    "HSET k f,v...",
-    "HSET k f,v...",
-    "HSETNX k f v",
-    "HMSET k f,v...",
-    "HGET k f",
-    "HMGET k f...",
-    "HGETALL k",
-    "HDEL k f...",
-    "HLEN k",
-    "HEXISTS k f",
-    "HKEYS k",
-    "HVALS k",
-    "HINCRBY k f i",
-    "HINCRBYFLOAT k f fl",
-    "HSTRLEN k f",
-    "HRANDFIELD k",
-    "HRANDFIELD k cnt",
-    "HRANDFIELD k cnt WITHVALUES",
-    "HRANDFIELD k n x",
-    "HSCAN k c",
-    "HSCAN k c MATCH glob",
-    "HSCAN k c COUNT n",
-    "HSCAN k c x",
-    "HSCAN k c TYPE type",
-    "SADD k v...",
-    "SADD k v...",
-    "SREM k v...",
-    "SMEMBERS k",
-    "SISMEMBER k v",
-    "SMISMEMBER k v...",
-    "SCARD k",
-    "SPOP k",
-    "SPOP k n",
-    "SPOP k odd",
-    "SRANDMEMBER k",
-    "SRANDMEMBER k cnt",
-    "SMOVE k k v",
-    "SUNION k...",
-    "SINTER k...",
-    "SDIFF k...",
-    "SUNIONSTORE k k...",
-    "SINTERSTORE k k...",
-    "SDIFFSTORE k k...",
-    "SINTERCARD 1 k",
-    "SINTERCARD 2 k k LIMIT i",
-    "SINTERCARD odd k",
-    "SINTERCARD 3 k k",
-    "SINTERCARD 1 k LIMIT",
-    "SINTERCARD 1 k x 1",
-    "SSCAN k c",
-    "SSCAN k c COUNT n MATCH glob",
-    "LPUSH k v...",
-    "RPUSH k v...",
-    "RPUSH k v...",
-    "LPUSHX k v...",
-    "RPUSHX k v",
-    "LPOP k",
-    "RPOP k",
-    "LPOP k n",
-    "RPOP k odd",
-    "LPOP k n x",
-    "LLEN k",
-    "LRANGE k i i",
-    "LINDEX k i",
-    "LSET k i v",
-    "LINSERT k BEFORE v v",
-    "LINSERT k after v v",
-    "LINSERT k x v v",
-    "LREM k i v",
-    "LTRIM k i i",
-    "RPOPLPUSH k k",
-    "LMOVE k k end end",
-    "LPOS k v",
-    "LPOS k v RANK i",
-    "LPOS k v COUNT i",
-    "LPOS k v RANK i COUNT n MAXLEN i",
-    "LPOS k v MAXLEN odd",
-    "LPOS k v COUNT",
-    "LPOS k v RANK odd",
-    "LPOS k v x 1",
 ];

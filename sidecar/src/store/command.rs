@@ -1,10 +1,10 @@
 //! The commands of memory mode: name, number of arguments, what answers them.
 //!
-//! Sorted sets, streams, transactions and scripts are not here yet; each gets a file beside this
-//! one and its lines in the table.
+//! Scripts are not here yet; they get a file beside this one and their lines in the table.
 
 use super::fail::Fail;
 use super::run::Run;
+use super::sorted::{algebra, members, pop, range};
 use super::{bits, deadlines, hashes, keys, lists, numbers, scan, sets, strings};
 use crate::resp::write::Reply;
 
@@ -152,6 +152,37 @@ const SPECS: &[Spec] = &[
     plain("ttl", 2, deadlines::ttl),
     plain("type", 2, keys::type_of),
     plain("unlink", -2, keys::del),
+    plain("zadd", -4, members::zadd),
+    plain("zcard", 2, members::zcard),
+    plain("zcount", 4, range::zcount),
+    plain("zdiff", -3, algebra::zdiff),
+    plain("zdiffstore", -4, algebra::zdiffstore),
+    plain("zincrby", 4, members::zincrby),
+    plain("zinter", -3, algebra::zinter),
+    plain("zintercard", -3, algebra::zintercard),
+    plain("zinterstore", -4, algebra::zinterstore),
+    plain("zlexcount", 4, range::zlexcount),
+    plain("zmscore", -3, members::zmscore),
+    plain("zpopmax", -2, pop::zpopmax),
+    plain("zpopmin", -2, pop::zpopmin),
+    plain("zrandmember", -2, members::zrandmember),
+    plain("zrange", -4, range::zrange),
+    plain("zrangebylex", -4, range::zrangebylex),
+    plain("zrangebyscore", -4, range::zrangebyscore),
+    plain("zrangestore", -5, range::zrangestore),
+    plain("zrank", -3, members::zrank),
+    plain("zrem", -3, members::zrem),
+    plain("zremrangebylex", 4, range::zremrangebylex),
+    plain("zremrangebyrank", 4, range::zremrangebyrank),
+    plain("zremrangebyscore", 4, range::zremrangebyscore),
+    plain("zrevrange", -4, range::zrevrange),
+    plain("zrevrangebylex", -4, range::zrevrangebylex),
+    plain("zrevrangebyscore", -4, range::zrevrangebyscore),
+    plain("zrevrank", -3, members::zrevrank),
+    plain("zscan", -3, scan::zscan),
+    plain("zscore", 3, members::zscore),
+    plain("zunion", -3, algebra::zunion),
+    plain("zunionstore", -4, algebra::zunionstore),
 ];
 
 pub(super) const NAMES: [&str; SPECS.len()] = {
@@ -164,7 +195,7 @@ pub(super) const NAMES: [&str; SPECS.len()] = {
     names
 };
 
-/// The longest name, `hincrbyfloat`, fits.
+/// The longest name, `zremrangebyscore`, fits.
 const LONGEST: usize = 16;
 
 pub(super) fn find(name: &[u8]) -> Option<&'static Spec> {
@@ -190,7 +221,7 @@ mod tests {
                 Some(name)
             );
         }
-        assert!(find(b"zadd").is_none());
+        assert!(find(b"eval").is_none());
         assert!(find(b"").is_none());
         assert!(find(b"a-name-that-is-longer-than-any").is_none());
     }

@@ -39,6 +39,8 @@ pub(super) enum Fail {
     DbOutOfRange,
     #[error("ERR {0}")]
     Other(&'static str),
+    #[error("ERR at least 1 input key is needed for '{0}' command")]
+    NoInputKeys(&'static str),
     #[error("ERR Unsupported option {0}")]
     UnsupportedOption(String),
 }

@@ -3,7 +3,6 @@
 use super::argument::{integer, is, parse_integer};
 use super::fail::Fail;
 use super::run::{Answer, Run, count};
-use super::value::Value;
 use crate::resp::write::Reply;
 
 pub(super) fn del(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Answer {
@@ -149,7 +148,7 @@ pub(super) fn swapdb(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -
         let lists = database
             .table
             .iter()
-            .filter(|(_, object)| matches!(object.value, Value::List(_)));
+            .filter(|(_, object)| object.value.wakes_the_blocked());
         run.ready.extend(lists.map(|(key, _)| (number, key.into())));
     }
     run.wrote = true;

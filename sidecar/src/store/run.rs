@@ -98,7 +98,7 @@ impl Run<'_> {
             self.now,
             &mut self.random,
         )?;
-        if matches!(value, Value::List(_)) {
+        if value.wakes_the_blocked() {
             self.ready.push((db, key.into()));
         }
         self.keys.put(db, key, value, deadline);

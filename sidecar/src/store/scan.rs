@@ -6,6 +6,7 @@
 use super::argument::{integer, is};
 use super::fail::Fail;
 use super::run::{Answer, Run};
+use super::sorted::{Sorted, score_text};
 use super::table::Table;
 use super::value::{Hash, Set};
 use crate::resp::write::Reply;
@@ -141,6 +142,26 @@ pub(super) fn sscan(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) ->
     begin(reply, next, found.len());
     for member in found {
         reply.bulk(member);
+    }
+    Ok(())
+}
+
+pub(super) fn zscan(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Answer {
+    let cursor = cursor(args[2])?;
+    let Some(set) = run.read::<Sorted>(args[1])? else {
+        begin(reply, 0, 0);
+        return Ok(());
+    };
+    let options = Options::parse(&args[3..], false)?;
+    let (positions, next) = page(set.scores(), cursor, options.count);
+    let found: Vec<_> = positions
+        .map(|at| set.scores().at(at))
+        .filter(|(member, _)| options.accepts(member))
+        .collect();
+    begin(reply, next, found.len() * 2);
+    for (member, score) in found {
+        reply.bulk(member);
+        reply.bulk(score_text(*score).as_bytes());
     }
     Ok(())
 }

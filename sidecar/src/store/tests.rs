@@ -57,7 +57,7 @@ impl Bench {
 fn a_command_of_redis_that_memory_mode_lacks_is_left_to_the_caller() {
     let mut bench = Bench::new(1 << 20);
     assert_eq!(
-        bench.done(&[b"ZADD", b"z", b"1", b"a"]),
+        bench.done(&[b"EVAL", b"return 1", b"0"]),
         (Done::NotAvailable, String::new())
     );
 }
@@ -191,6 +191,33 @@ fn the_only_element_of_a_list_moves_within_it_without_losing_the_deadline() {
     assert_eq!(bench.ask("PTTL l"), ":5000");
 }
 
+#[test]
+fn a_rank_is_answered_with_its_score_where_asked() {
+    let mut bench = Bench::new(1 << 20);
+    bench.ask("ZADD z 1 a 2.5 b 4 c");
+    assert_eq!(bench.ask("ZRANK z b WITHSCORE"), "*2 :1 $3 2.5");
+    assert_eq!(bench.ask("ZREVRANK z c withscore"), "*2 :0 $1 4");
+    assert_eq!(bench.ask("ZRANK z missing WITHSCORE"), "*-1");
+    assert_eq!(bench.ask("ZRANK z b SCORE"), "-ERR syntax error");
+}
+
+#[test]
+fn a_large_sorted_set_is_read_from_both_ends_and_the_middle() {
+    let mut bench = Bench::new(1 << 24);
+    for n in 0..3_000 {
+        bench.ask(&format!("ZADD z {} m{n}", n * 7 % 3_000));
+    }
+    assert_eq!(bench.ask("ZRANGE z 1500 1501"), "*2 $5 m1500 $4 m643");
+    assert_eq!(
+        bench.ask("ZRANGE z 0 0 REV WITHSCORES"),
+        "*2 $4 m857 $4 2999"
+    );
+    assert_eq!(bench.ask("ZCOUNT z (100 200"), ":100");
+    assert_eq!(bench.ask("ZRANK z m643"), ":1501");
+    assert_eq!(bench.ask("ZREMRANGEBYSCORE z 10 2989"), ":2980");
+    assert_eq!(bench.ask("ZCARD z"), ":20");
+}
+
 fn scanned(reply: &str) -> (String, Vec<String>) {
     let lines: Vec<&str> = reply.split("\r\n").collect();
     (
@@ -238,6 +265,14 @@ fn operation() -> impl Strategy<Value = String> {
         "SETBIT {k} 300 1",
         "GETSET {k} y",
         "MSET {k} 1 k{n} 2",
+        "ZADD {k} {n} m{n} 1.5 m1",
+        "ZADD {k} {n} a-longer-member{n}",
+        "ZINCRBY {k} -2.5 m{n}",
+        "ZREM {k} m{n}",
+        "ZPOPMIN {k} 2",
+        "ZREMRANGEBYRANK {k} 3 5",
+        "ZUNIONSTORE {k} 2 k{n} k1",
+        "ZRANGESTORE {k} k{n} 0 2",
         "PASS",
     ]);
     (words, key, 0..12_u8).prop_map(|(words, key, n)| {

@@ -1,6 +1,6 @@
 //! What a key can hold, and how many bytes it counts as.
 //!
-//! Sorted sets and streams come as further variants of `Value`, each in a file of its own.
+//! Sorted sets are in a file of their own, `sorted`.
 //!
 //! The fixed parts are what 64-bit allocation costs: the slot in its vector with a quarter of
 //! slack, its share of the index, and 16 bytes for each allocation. They are meant to be a little
@@ -8,17 +8,20 @@
 //! items measured 0.76 to 0.97 of what they count as. Not counted: a vector that grows is
 //! copied, so for a moment the slots of the largest table exist twice.
 
+use super::sorted::Sorted;
 use super::table::Table;
 use std::collections::VecDeque;
 
 /// A key, beside the bytes of its name and its value.
 pub const KEY_OVERHEAD: usize = 144;
-/// A hash, set or list, beside its elements.
+/// A hash, set, sorted set or list, beside its elements.
 pub const CONTAINER_OVERHEAD: usize = 128;
 /// A field with its value, beside their bytes.
 pub const FIELD_OVERHEAD: usize = 112;
 /// A member of a set, beside its bytes.
 pub const MEMBER_OVERHEAD: usize = 72;
+/// A member of a sorted set, beside its bytes, which count twice.
+pub const SCORED_OVERHEAD: usize = 152;
 /// An element of a list, beside its bytes.
 pub const ITEM_OVERHEAD: usize = 48;
 
@@ -29,6 +32,7 @@ pub(super) enum Value {
     Hash(Box<Hash>),
     Set(Box<Set>),
     List(Box<List>),
+    Sorted(Box<Sorted>),
 }
 
 impl Value {
@@ -39,6 +43,7 @@ impl Value {
             Self::Hash(_) => "hash",
             Self::Set(_) => "set",
             Self::List(_) => "list",
+            Self::Sorted(_) => "zset",
         }
     }
 
@@ -48,7 +53,13 @@ impl Value {
             Self::Hash(hash) => hash.bytes + CONTAINER_OVERHEAD,
             Self::Set(set) => set.bytes + CONTAINER_OVERHEAD,
             Self::List(list) => list.bytes + CONTAINER_OVERHEAD,
+            Self::Sorted(set) => set.bytes() + CONTAINER_OVERHEAD,
         }
+    }
+
+    /// Whether a blocking command may wait for such a value.
+    pub fn wakes_the_blocked(&self) -> bool {
+        matches!(self, Self::List(_) | Self::Sorted(_))
     }
 
     /// Whether the key has to go because its last element went.
@@ -58,6 +69,7 @@ impl Value {
             Self::Hash(hash) => hash.fields.is_empty(),
             Self::Set(set) => set.members.is_empty(),
             Self::List(list) => list.items.is_empty(),
+            Self::Sorted(set) => set.is_empty(),
         }
     }
 }
@@ -97,6 +109,7 @@ kind!(Vec<u8>, String, Vec::new());
 kind!(Hash, Hash, Box::default());
 kind!(Set, Set, Box::default());
 kind!(List, List, Box::default());
+kind!(Sorted, Sorted, Box::default());
 
 /// Fields and their values.
 #[derive(Clone, Default)]
