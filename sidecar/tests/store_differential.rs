@@ -626,6 +626,15 @@ impl Duel {
                 "*", "k*", "key[1-4]", "key?", "*[^3]", "f*", "nothing", "\\k*", "1*", "*e*5",
             ]),
             "type" => self.pick(&["string", "hash", "set", "list", "HASH", "zset"]),
+            "n" => self.pick(&["1", "2", "5", "100", "0", "-1", "x"]),
+            "c" => self.pick(&["0", "0", "0", "x", "-", ""]),
+            other => return self.fill_sorted(other),
+        };
+        text.as_bytes().to_vec()
+    }
+
+    fn fill_sorted(&mut self, word: &str) -> Vec<u8> {
+        let text = match word {
             "zopt" => self.pick(&["NX", "XX", "GT", "LT", "CH", "gt", "INCR"]),
             "agg" => self.pick(&["SUM", "MIN", "MAX", "sum", "AVG"]),
             "lex" => self.pick(&["lex1", "lex2"]),
@@ -642,8 +651,6 @@ impl Duel {
                 "-", "+", "[a", "(a", "[b", "(c", "[", "(", "[z", "(1", "[3", "x", "", "-a",
                 "[hello",
             ]),
-            "n" => self.pick(&["1", "2", "5", "100", "0", "-1", "x"]),
-            "c" => self.pick(&["0", "0", "0", "x", "-", ""]),
             other => other,
         };
         text.as_bytes().to_vec()
