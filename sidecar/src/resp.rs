@@ -1,9 +1,10 @@
 //! The Redis serialization protocol: requests in, replies out, replies of Redis in.
 //!
 //! `request` splits what an app sent into arguments, `reply` measures and reads what Redis
-//! answered, `write` builds replies of our own. Specification:
+//! answered, `downgrade` turns RESP3 into RESP2, `write` builds replies of our own. Specification:
 //! <https://redis.io/docs/latest/develop/reference/protocol-spec/>.
 
+pub mod downgrade;
 pub mod reply;
 pub mod request;
 pub mod write;

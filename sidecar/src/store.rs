@@ -18,7 +18,7 @@
     reason = "all commands have one signature, also those that cannot fail"
 )]
 
-mod argument;
+pub(crate) mod argument;
 mod bits;
 mod command;
 mod deadlines;

@@ -12,7 +12,11 @@
 pub mod entry;
 pub mod guard;
 pub mod links;
+mod merge;
+pub mod parts;
 pub mod query;
+pub mod ranges;
+pub mod sorted;
 
 use std::{
     hash::{BuildHasher, BuildHasherDefault, Hasher},
@@ -28,10 +32,13 @@ use quick_cache::{OptionsBuilder, Weighter, unsync};
 use smallvec::SmallVec;
 
 pub use self::{
-    entry::{Body, Entry, Fields, Lookup, Meta, Origin},
+    entry::{Body, Entry, Lookup, Meta, Origin},
     guard::{FillToken, Guards},
     links::{Links, TierLink},
+    parts::{Part, Parts},
     query::Query,
+    ranges::{Range, Ranges, Span},
+    sorted::Sorted,
 };
 use crate::{clock::Tick, resp::write::Reply};
 
@@ -192,6 +199,11 @@ impl Tier {
         }
     }
 
+    /// Whether a value of so many bytes has room.
+    pub fn could_hold(&self, bytes: usize) -> bool {
+        bytes as u64 <= self.max_bytes.load(Relaxed) / self.shards.len() as u64
+    }
+
     /// The links whose proofs entries depend on.
     pub fn links(&self) -> &Links {
         &self.links
@@ -261,9 +273,16 @@ impl Tier {
             && self.shard(self.hash(at.key)).guards.is_current(at, token)
     }
 
-    /// Keeps what a read brought, unless its token was voided meanwhile. Fields of a hash are added
-    /// to those that are known already.
-    pub fn fill(&self, token: FillToken, meta: Meta, key: &[u8], body: Body<'_>) -> bool {
+    /// Keeps what a read brought, unless its token was voided meanwhile. It is added to what is
+    /// known already, as far as the sum stays below `max_size` bytes.
+    pub fn fill(
+        &self,
+        token: FillToken,
+        meta: Meta,
+        key: &[u8],
+        body: Body<'_>,
+        max_size: usize,
+    ) -> bool {
         let at = Lookup { db: meta.db, key };
         let hash = self.hash(key);
         let slot = hash.in_db(meta.db);
@@ -281,7 +300,7 @@ impl Tier {
                     && kept.entry.origin() == meta.origin
                     && Tick::now().millis() < kept.entry.deadline_ms() =>
             {
-                merge(&kept.entry, meta, key, body)
+                merge::merge(&kept.entry, meta, key, body, max_size)
             }
             _ => Entry::new(meta, key, body),
         };
@@ -388,33 +407,6 @@ impl KeyHash {
     fn in_db(self, db: u16) -> u64 {
         self.0
             .wrapping_add(u64::from(db).wrapping_mul(0x9e37_79b9_7f4a_7c15))
-    }
-}
-
-/// What is known after a second read of a key that is still cached: fields of a hash add up, and a
-/// length or a type does not displace a value.
-fn merge(old: &Entry, meta: Meta, key: &[u8], new: Body<'_>) -> Option<Entry> {
-    // What stays of the old entry lives no longer than it did.
-    let both = Meta {
-        deadline_ms: meta.deadline_ms.min(old.deadline_ms()),
-        ..meta
-    };
-    match (old.body(), new) {
-        (Body::Hash(known), Body::Hash(read)) if !read.complete => {
-            if known.complete {
-                return Entry::new(both, key, Body::Hash(known));
-            }
-            let mut bytes = Vec::with_capacity(known.bytes().len() + read.bytes().len());
-            for (field, value) in known.iter().filter(|(field, _)| read.get(field).is_none()) {
-                Fields::append(&mut bytes, field, value);
-            }
-            bytes.extend_from_slice(read.bytes());
-            Entry::new(both, key, Body::Hash(Fields::new(false, &bytes)))
-        }
-        (Body::Text(_) | Body::Hash(_), Body::TextLen(_) | Body::Typed(_)) => {
-            Entry::new(both, key, old.body())
-        }
-        _ => Entry::new(meta, key, new),
     }
 }
 

@@ -129,6 +129,7 @@ const HASHES: &[&str] = &[
     "HGET {h} {f}",
     "HGET {h} {f}",
     "HMGET {h} {f} {f}",
+    "HMGET {h} {f}",
     "HGETALL {h}",
     "HGETALL {h}",
     "HGETALL {h}",
@@ -194,6 +195,11 @@ const SORTED_SETS: &[&str] = &[
     "ZCOUNT {z} -inf {i}",
     "ZRANGE {z} 0 -1",
     "ZRANGE {z} 0 -1 WITHSCORES",
+    "ZRANGE {z} {i} {i} withscores",
+    "ZRANGE {z} {i} {i}",
+    "ZRANGE {z} 0 -1 REV",
+    "ZRANGE {z} 01 -1",
+    "ZADD {z} 0.1 {m} -1e300 {m} inf {m}",
     "ZRANGE {z} {i} +inf BYSCORE LIMIT 0 3 WITHSCORES",
     "ZRANGEBYSCORE {z} -inf ({i} WITHSCORES",
     "ZREVRANGE {z} 0 2 WITHSCORES",
@@ -326,7 +332,26 @@ const NOT_QUEUED: &[&str] = &["SELECT", "MOVE", "SWAPDB", "FLUSHALL", "FLUSHDB"]
 
 /// Reads that the local tier may answer.
 const CACHEABLE: &[&str] = &[
-    "GET", "MGET", "STRLEN", "EXISTS", "TYPE", "TTL", "PTTL", "HGET", "HGETALL",
+    "GET",
+    "MGET",
+    "STRLEN",
+    "EXISTS",
+    "TYPE",
+    "TTL",
+    "PTTL",
+    "HGET",
+    "HGETALL",
+    "HMGET",
+    "HEXISTS",
+    "HLEN",
+    "SMEMBERS",
+    "SISMEMBER",
+    "SCARD",
+    "LRANGE",
+    "LLEN",
+    "ZRANGE",
+    "ZSCORE",
+    "ZCARD",
 ];
 
 /// Makes the steps of one run.

@@ -18,7 +18,8 @@ Every command and subcommand of redis 7.0, redis 8.0 and valkey 8.1. A command t
 as one of a module, is forwarded; its keys come from the server's own `COMMAND` table.
 
 **Treatment**
-- *local tier*: served from the local tier where a rule allows it, forwarded otherwise.
+- *local tier*: served from the local tier where a rule allows it, forwarded otherwise. Of EXISTS only
+  the form with one key, of ZRANGE only `ZRANGE key start stop [WITHSCORES]` are.
 - *forwarded*: runs on a shared connection to the server, its reply unchanged.
 - *pinned*: runs on a connection of the client's own, for as long as the reason in brackets lasts.
 - *sidecar*: answered by the sidecar.

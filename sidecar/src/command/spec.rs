@@ -20,6 +20,8 @@ pub struct CommandSpec {
     pub(super) subcommands: Vec<u16>,
     /// The only key is this argument, whatever the other arguments say (0: not so simple).
     pub(super) single_key: u8,
+    /// The local tier may answer it.
+    pub(super) cached_form: bool,
     pub(super) documentation: Documentation,
 }
 
@@ -46,6 +48,7 @@ impl CommandSpec {
             key_specs: Vec::new(),
             subcommands: Vec::new(),
             single_key: 0,
+            cached_form: false,
             documentation: Documentation::default(),
         }
     }
@@ -121,8 +124,14 @@ impl CommandSpec {
     }
 
     /// Whether replies to this command may be kept in the local tier.
+    #[inline]
     pub fn has_cached_form(&self) -> bool {
-        matches!(
+        self.cached_form
+    }
+
+    /// Recomputes what is derived from the key specifications.
+    pub(super) fn derive(&mut self) {
+        self.cached_form = matches!(
             self.id,
             CommandId::Get
                 | CommandId::Mget
@@ -133,11 +142,18 @@ impl CommandSpec {
                 | CommandId::Pttl
                 | CommandId::Hget
                 | CommandId::Hgetall
-        )
-    }
-
-    /// Recomputes what is derived from the key specifications.
-    pub(super) fn derive(&mut self) {
+                | CommandId::Hmget
+                | CommandId::Hexists
+                | CommandId::Hlen
+                | CommandId::Smembers
+                | CommandId::Sismember
+                | CommandId::Scard
+                | CommandId::Lrange
+                | CommandId::Llen
+                | CommandId::Zrange
+                | CommandId::Zscore
+                | CommandId::Zcard
+        );
         self.single_key = match (self.id, self.key_specs.as_slice()) {
             (CommandId::Sort | CommandId::SortRo | CommandId::Migrate, _) => 0,
             (

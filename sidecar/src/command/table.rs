@@ -205,6 +205,7 @@ impl CommandTable {
                 key_specs,
                 subcommands: Vec::new(),
                 single_key: 0,
+                cached_form: false,
                 documentation: Documentation {
                     servers: Cow::Borrowed("server"),
                     categories: Cow::Owned(
@@ -322,6 +323,7 @@ fn parse_line(line: &'static str) -> Option<CommandSpec> {
         key_specs,
         subcommands: Vec::new(),
         single_key: 0,
+        cached_form: false,
         documentation: Documentation {
             servers: Cow::Borrowed(servers),
             categories: Cow::Borrowed(columns.next()?),

@@ -7,11 +7,13 @@ use super::{Flow, Request, Turn, flight, forward, key_hash};
 use crate::{
     client::session::{Lane, Session, Touches},
     command::CommandId,
-    tier::{Lookup, Query},
+    store::argument::parse_integer,
+    tier::{Lookup, Query, Span},
     worker::Worker,
 };
 
-/// `GET MGET STRLEN EXISTS TYPE TTL PTTL HGET HGETALL`
+/// The commands of `CommandSpec::has_cached_form`. What the number of words or an option makes
+/// another question is forwarded.
 #[inline]
 pub fn read(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
     let args = request.args;
@@ -22,10 +24,12 @@ pub fn read(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flo
         CommandId::Ttl => Query::Ttl,
         CommandId::Pttl => Query::Pttl,
         CommandId::Hgetall => Query::HGetAll,
-        CommandId::Hget => Query::HGet(args[2]),
         CommandId::Exists if args.len() == 2 => Query::Exists,
         CommandId::Mget => return read_many(turn, session, request),
-        _ => return forward::forward(turn, session, request),
+        id => match of_collection(id, args) {
+            Some(query) => query,
+            None => return forward::forward(turn, session, request),
+        },
     };
     let key = args[1];
     let touches = if session.unanswered() == 0 {
@@ -41,6 +45,40 @@ pub fn read(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flo
         return Flow::Done;
     }
     miss(turn, session, request, query, touches)
+}
+
+/// Reads of hashes, sets, lists and sorted sets.
+#[inline]
+fn of_collection<'a>(id: CommandId, args: &'a [&'a [u8]]) -> Option<Query<'a>> {
+    Some(match (id, args) {
+        (CommandId::Hget, [_, _, field]) => Query::HGet(field),
+        (CommandId::Hmget, [_, _, fields @ ..]) => Query::HMGet(fields),
+        (CommandId::Hexists, [_, _, field]) => Query::HExists(field),
+        (CommandId::Hlen, [_, _]) => Query::HLen,
+        (CommandId::Smembers, [_, _]) => Query::SMembers,
+        (CommandId::Sismember, [_, _, member]) => Query::SIsMember(member),
+        (CommandId::Scard, [_, _]) => Query::SCard,
+        (CommandId::Lrange, [_, _, start, stop]) => Query::LRange(span(start, stop, false)?),
+        (CommandId::Llen, [_, _]) => Query::LLen,
+        (CommandId::Zrange, [_, _, start, stop]) => Query::ZRange(span(start, stop, false)?),
+        (CommandId::Zrange, [_, _, start, stop, option])
+            if option.eq_ignore_ascii_case(b"WITHSCORES") =>
+        {
+            Query::ZRange(span(start, stop, true)?)
+        }
+        (CommandId::Zscore, [_, _, member]) => Query::ZScore(member),
+        (CommandId::Zcard, [_, _]) => Query::ZCard,
+        _ => return None,
+    })
+}
+
+/// `None` unless both are numbers as Redis accepts them; it says itself what is wrong.
+fn span(start: &[u8], stop: &[u8], scores: bool) -> Option<Span> {
+    Some(Span {
+        start: parse_integer(start)?,
+        stop: parse_integer(stop)?,
+        scores,
+    })
 }
 
 /// Earlier commands on the same key are unanswered: the read follows them on their way if that is

@@ -5,6 +5,7 @@
 //! request was sent decides whether the reply is kept; the app gets it in any case.
 
 mod many;
+mod question;
 
 use std::{
     cell::{Cell, RefCell},
@@ -17,6 +18,7 @@ use foldhash::HashMap;
 use policy::matcher::RuleId;
 
 pub use self::many::{ManyRead, read_many};
+use self::question::{Question, pass_on};
 use super::{
     Flow, Turn,
     reply::{self, ClientTarget, Target},
@@ -30,23 +32,13 @@ use crate::{
     command::CommandId,
     resp::{
         Proto,
-        reply::{Value, integer, is_error, is_null},
+        reply::{integer, is_error},
         write::{Reply, command},
     },
-    tier::{Body, Fields, FillToken, Lookup, Meta, Origin, Query, TierLink},
+    tier::{Body, FillToken, Lookup, Meta, Origin, Query, TierLink},
     upstream::{Link, Lost, Status},
     worker::Worker,
 };
-
-/// What is asked of Redis for a query.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Question {
-    Value,
-    Length,
-    Type,
-    Field(Box<[u8]>),
-    Fields,
-}
 
 /// Database, key, and what is asked.
 type FlightKey = (u16, Box<[u8]>, Question);
@@ -78,28 +70,6 @@ struct Waiter {
     since: Tick,
 }
 
-impl Question {
-    fn of(query: Query<'_>) -> Self {
-        match query {
-            Query::Get => Self::Value,
-            Query::StrLen => Self::Length,
-            Query::Exists | Query::Type | Query::Ttl | Query::Pttl => Self::Type,
-            Query::HGet(field) => Self::Field(field.into()),
-            Query::HGetAll => Self::Fields,
-        }
-    }
-
-    fn write(&self, key: &[u8], out: &mut Vec<u8>) {
-        match self {
-            Self::Value => command(out, &[b"GET", key]),
-            Self::Length => command(out, &[b"STRLEN", key]),
-            Self::Type => command(out, &[b"TYPE", key]),
-            Self::Field(field) => command(out, &[b"HGET", key, field]),
-            Self::Fields => command(out, &[b"HGETALL", key]),
-        }
-    }
-}
-
 /// Asks Redis on behalf of the local tier; `None` if that is not possible now and the command is
 /// to be forwarded instead.
 pub fn read(
@@ -119,7 +89,7 @@ pub fn read(
         db: session.db,
         key,
     };
-    let question = Question::of(query);
+    let question = Question::of(query)?;
     let joined = join(turn, session, at, &question, touches);
     if joined {
         return Some(Flow::Done);
@@ -239,11 +209,10 @@ impl Flight {
             self.token,
         );
         for waiter in self.waiters.take() {
-            let mut words: Vec<&[u8]> = vec![name(waiter.command), &self.key];
-            if let Question::Field(field) = &self.question {
-                words.push(field);
-            }
-            ask_again(worker, waiter, self.db, &words, lost);
+            let name = self.question.command(waiter.command);
+            self.question.with_words(name, &self.key, |words| {
+                ask_again(worker, waiter, self.db, words, lost);
+            });
         }
     }
 
@@ -272,9 +241,15 @@ impl Flight {
             origin: self.origin,
             sent: self.sent,
         };
-        let mut fields = Vec::new();
+        let mut scratch = Vec::new();
         let absent = self.pttl.get() == Some(-2);
-        match body(&self.question, frame, absent, &mut fields) {
+        // What is larger than the tier is not even looked into.
+        let body = if worker.shared.tier.could_hold(frame.len()) {
+            self.question.body(frame, absent, &mut scratch)
+        } else {
+            None
+        };
+        match body {
             Some(body) => keep.fill(worker, self.token, self.pttl.get(), body),
             None => worker.shared.tier.cancel_fill(at, self.token),
         }
@@ -282,74 +257,14 @@ impl Flight {
 
     /// The reply of one command that waits, in its protocol version.
     fn write(&self, command: CommandId, frame: &[u8], proto: Proto, out: &mut Vec<u8>) {
-        if is_error(frame) {
-            return out.extend_from_slice(frame);
-        }
-        let mut reply = Reply::new(out, proto);
-        let pttl = self.pttl.get().unwrap_or(-2);
-        match command {
-            CommandId::Get | CommandId::Hget if is_null(frame) => reply.null(),
-            CommandId::Exists => reply.integer(i64::from(frame != b"+none\r\n")),
-            CommandId::Pttl => reply.integer(pttl),
-            CommandId::Ttl if pttl < 0 => reply.integer(pttl),
-            CommandId::Ttl => reply.integer((pttl + 500) / 1000),
-            CommandId::Hgetall if proto == Proto::Resp2 => map_as_array(frame, out),
-            CommandId::PannierRead => {
-                let rule = self.rule_name.as_deref();
-                super::introspect::write_read(frame, rule, "redis", self.pttl.get(), &mut reply);
-            }
-            _ => out.extend_from_slice(frame),
+        if command == CommandId::PannierRead && !is_error(frame) {
+            let rule = self.rule_name.as_deref();
+            let mut reply = Reply::new(out, proto);
+            super::introspect::write_read(frame, rule, "redis", self.pttl.get(), &mut reply);
+        } else {
+            pass_on(command, frame, self.pttl.get().unwrap_or(-2), proto, out);
         }
     }
-}
-
-/// `%2` becomes `*4`; what follows is the same in both versions.
-fn map_as_array(frame: &[u8], out: &mut Vec<u8>) {
-    let end = frame
-        .windows(2)
-        .position(|pair| pair == b"\r\n")
-        .unwrap_or(0);
-    let pairs = std::str::from_utf8(&frame[1..end.max(1)])
-        .ok()
-        .and_then(|text| text.parse().ok());
-    crate::resp::write::header(out, b'*', pairs.unwrap_or(0_usize) * 2);
-    out.extend_from_slice(&frame[(end + 2).min(frame.len())..]);
-}
-
-/// What a reply says about the key; `None`: nothing that could be kept. `absent`: there is no such
-/// key, which the replies for a field and for a length do not tell from an empty value.
-fn body<'a>(
-    question: &Question,
-    frame: &'a [u8],
-    absent: bool,
-    fields: &'a mut Vec<u8>,
-) -> Option<Body<'a>> {
-    let value = Value::read(frame).ok()?;
-    Some(match (question, value) {
-        (_, Value::Error(_)) => return None,
-        (Question::Value, Value::Null) | (Question::Type, Value::Text(b"none")) => Body::Missing,
-        (Question::Value, Value::Text(text)) => Body::Text(text),
-        (Question::Type, Value::Text(name)) => Body::Typed(name),
-        (Question::Length, Value::Integer(0)) if absent => Body::Missing,
-        (Question::Length, Value::Integer(len)) => Body::TextLen(len.unsigned_abs()),
-        (Question::Field(_), Value::Null) if absent => Body::Missing,
-        (Question::Field(field), Value::Null) => {
-            Fields::append(fields, field, None);
-            Body::Hash(Fields::new(false, fields))
-        }
-        (Question::Field(field), Value::Text(text)) => {
-            Fields::append(fields, field, Some(text));
-            Body::Hash(Fields::new(false, fields))
-        }
-        (Question::Fields, Value::Map(pairs)) if pairs.is_empty() => Body::Missing,
-        (Question::Fields, Value::Map(pairs)) => {
-            for (field, value) in &pairs {
-                Fields::append(fields, field.text()?, Some(value.text()?));
-            }
-            Body::Hash(Fields::new(true, fields))
-        }
-        _ => return None,
-    })
 }
 
 /// Where and under which rule a reply is kept.
@@ -373,16 +288,28 @@ impl Keep<'_> {
                 },
                 token,
             ),
-            Some(meta) if worker.shared.tier.fill(token, meta, self.key, body) => {
+            Some((meta, max_size))
+                if worker
+                    .shared
+                    .tier
+                    .fill(token, meta, self.key, body, max_size) =>
+            {
                 counters.fills.inc();
             }
             Some(_) => counters.fills_refused.inc(),
         }
     }
 
-    fn meta(&self, worker: &Worker, pttl: Option<i64>, body: Body<'_>) -> Option<Meta> {
+    /// How it is kept, and the bound for all that is known of the key; `None`: not at all.
+    fn meta(&self, worker: &Worker, pttl: Option<i64>, body: Body<'_>) -> Option<(Meta, usize)> {
         let active = worker.active();
         let rule = active.policy.get(self.rule)?;
+        let max_size = rule
+            .max_value_size
+            .map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
+        if body.size() > max_size {
+            return None;
+        }
         let sent_ms = self.sent.millis();
         let after = |span: Duration| {
             sent_ms.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
@@ -397,34 +324,20 @@ impl Keep<'_> {
         }
         match body {
             Body::Missing => deadline_ms = after(rule.negative_ttl?),
-            // Fields may expire on their own there, without a sign.
-            Body::Hash(_) if worker.expires_fields() => {
+            // Fields may expire on their own there, without a sign, and the last takes the key along.
+            Body::Hash(_) | Body::Typed(b"hash") if worker.expires_fields() => {
                 deadline_ms = deadline_ms.min(after(worker.max_staleness()));
-            }
-            // A field that is not there is no key that is not there, but no more lasting either.
-            Body::Text(text)
-                if rule
-                    .max_value_size
-                    .is_some_and(|max| text.len() as u64 > max) =>
-            {
-                return None;
-            }
-            Body::Hash(fields)
-                if rule
-                    .max_value_size
-                    .is_some_and(|max| fields.bytes().len() as u64 > max) =>
-            {
-                return None;
             }
             _ => {}
         }
-        Some(Meta {
+        let meta = Meta {
             deadline_ms,
             expires_ms,
             origin: self.origin,
             rule: self.rule.0,
             db: self.db,
-        })
+        };
+        Some((meta, max_size))
     }
 }
 
@@ -434,21 +347,6 @@ impl Waiter {
         let proto = self.client.session.borrow().proto;
         self.client
             .complete(self.number, |out, _| write(out, proto));
-    }
-}
-
-fn name(command: CommandId) -> &'static [u8] {
-    match command {
-        CommandId::Get => b"GET",
-        CommandId::Strlen => b"STRLEN",
-        CommandId::Exists => b"EXISTS",
-        CommandId::Type => b"TYPE",
-        CommandId::Ttl => b"TTL",
-        CommandId::Pttl => b"PTTL",
-        CommandId::Hget => b"HGET",
-        CommandId::Hgetall => b"HGETALL",
-        CommandId::PannierRead => b"PANNIER.READ",
-        _ => b"MGET",
     }
 }
 

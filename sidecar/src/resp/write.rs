@@ -112,6 +112,18 @@ impl<'a> Reply<'a> {
         }
     }
 
+    /// A double that Redis printed: the text is the same in both versions.
+    pub fn double_text(&mut self, text: &[u8]) {
+        match self.proto {
+            Proto::Resp2 => self.bulk(text),
+            Proto::Resp3 => {
+                self.out.push(b',');
+                self.out.extend_from_slice(text);
+                self.crlf();
+            }
+        }
+    }
+
     /// A boolean: `#t`, or `:1` in RESP2.
     pub fn boolean(&mut self, value: bool) {
         self.out.extend_from_slice(match (self.proto, value) {

@@ -7,7 +7,7 @@ pub(super) fn integer(arg: &[u8]) -> Result<i64, Fail> {
     parse_integer(arg).ok_or(Fail::NotInteger)
 }
 
-pub(super) fn parse_integer(arg: &[u8]) -> Option<i64> {
+pub(crate) fn parse_integer(arg: &[u8]) -> Option<i64> {
     let digits = arg.strip_prefix(b"-").unwrap_or(arg);
     let plain = match digits {
         b"0" => arg.len() == 1,
@@ -32,7 +32,7 @@ pub(super) fn is(arg: &[u8], word: &str) -> bool {
 }
 
 /// The part of `len` elements that two Redis indexes name (negative ones count from the end).
-pub(super) fn range(start: i64, stop: i64, len: usize) -> std::ops::Range<usize> {
+pub(crate) fn range(start: i64, stop: i64, len: usize) -> std::ops::Range<usize> {
     let len = i64::try_from(len).unwrap_or(i64::MAX);
     let from_end = |n: i64| if n < 0 { n.saturating_add(len) } else { n };
     let start = from_end(start).max(0);

@@ -15,11 +15,12 @@
 //! | 23 | 3 | length of the key |
 //! | 26 | – | key, then body |
 
+use super::{parts::Parts, ranges::Ranges, sorted::Sorted};
+
 const HEADER: usize = 26;
 const NO_EXPIRY: u64 = (1 << 48) - 1;
 /// Longest key that is kept locally (the header has three bytes for it).
 pub const MAX_KEY: usize = (1 << 24) - 1;
-const ABSENT_FIELD: u32 = u32::MAX;
 
 /// Which connection read an entry, and in which of its lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,16 +42,14 @@ pub enum Body<'a> {
     TextLen(u64),
     /// A key of which only the type is known.
     Typed(&'a [u8]),
-    /// A hash: some fields, or all of them.
-    Hash(Fields<'a>),
-}
-
-/// Fields of a hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fields<'a> {
-    /// Whether these are all the fields there are.
-    pub complete: bool,
-    bytes: &'a [u8],
+    /// A hash: some fields, or all of them; or how many there are.
+    Hash(Parts<'a>),
+    /// A set: some members, or all of them; or how many there are.
+    Set(Parts<'a>),
+    /// A list: some ranges, or all of it; or its length.
+    List(Ranges<'a>),
+    /// A sorted set: some ranges and scores; or how many members there are.
+    Sorted(Sorted<'a>),
 }
 
 /// Everything about an entry but its key and body.
@@ -81,6 +80,21 @@ pub struct Lookup<'a> {
     pub key: &'a [u8],
 }
 
+// === impl Body ===
+
+impl Body<'_> {
+    /// Bytes of the value, which a rule may bound.
+    pub fn size(&self) -> usize {
+        match self {
+            Body::Missing | Body::TextLen(_) | Body::Typed(_) => 0,
+            Body::Text(text) => text.len(),
+            Body::Hash(parts) | Body::Set(parts) => parts.size(),
+            Body::List(ranges) => ranges.bytes().len(),
+            Body::Sorted(sorted) => sorted.bytes().len(),
+        }
+    }
+}
+
 // === impl Entry ===
 
 impl Entry {
@@ -98,7 +112,10 @@ impl Entry {
                 (2, &len_bytes)
             }
             Body::Typed(name) => (3, name),
-            Body::Hash(fields) => (if fields.complete { 4 } else { 5 }, fields.bytes),
+            Body::Hash(fields) => (if fields.complete { 4 } else { 5 }, fields.bytes()),
+            Body::Set(members) => (if members.complete { 6 } else { 7 }, members.bytes()),
+            Body::List(ranges) => (8, ranges.bytes()),
+            Body::Sorted(sorted) => (9, sorted.bytes()),
         };
         let mut bytes = Vec::with_capacity(HEADER + key.len() + content.len());
         bytes.extend_from_slice(&meta.deadline_ms.min(NO_EXPIRY).to_le_bytes()[..6]);
@@ -177,6 +194,7 @@ impl Entry {
     }
 
     /// What is known about it.
+    #[inline]
     pub fn body(&self) -> Body<'_> {
         let content = &self.0[HEADER + self.key_len()..];
         match self.0[22] {
@@ -188,10 +206,10 @@ impl Entry {
                     .map_or(0, |len| u64::from_le_bytes(*len)),
             ),
             3 => Body::Typed(content),
-            kind => Body::Hash(Fields {
-                complete: kind == 4,
-                bytes: content,
-            }),
+            kind @ (4 | 5) => Body::Hash(Parts::new(kind == 4, content)),
+            kind @ (6 | 7) => Body::Set(Parts::new(kind == 6, content)),
+            8 => Body::List(Ranges::new(content)),
+            _ => Body::Sorted(Sorted::new(content)),
         }
     }
 
@@ -205,59 +223,6 @@ impl Entry {
     /// Bytes of the allocation.
     pub fn size(&self) -> usize {
         self.0.len()
-    }
-}
-
-// === impl Fields ===
-
-impl<'a> Fields<'a> {
-    /// Appends a field to the bytes from which [`Fields::new`] is made; `None`: it is absent.
-    pub fn append(bytes: &mut Vec<u8>, field: &[u8], value: Option<&[u8]>) {
-        let len = |part: &[u8]| u32::try_from(part.len()).unwrap_or(ABSENT_FIELD - 1);
-        bytes.extend_from_slice(&len(field).to_le_bytes());
-        bytes.extend_from_slice(&value.map_or(ABSENT_FIELD, len).to_le_bytes());
-        bytes.extend_from_slice(field);
-        bytes.extend_from_slice(value.unwrap_or_default());
-    }
-
-    /// Fields from appended bytes.
-    pub fn new(complete: bool, bytes: &'a [u8]) -> Self {
-        Self { complete, bytes }
-    }
-
-    /// All fields with their values; an absent field has none.
-    pub fn iter(self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {
-        let mut rest = self.bytes;
-        std::iter::from_fn(move || {
-            let (field_len, tail) = rest.split_first_chunk::<4>()?;
-            let (value_len, tail) = tail.split_first_chunk::<4>()?;
-            let (field, tail) = tail.split_at_checked(u32::from_le_bytes(*field_len) as usize)?;
-            let value_len = u32::from_le_bytes(*value_len);
-            if value_len == ABSENT_FIELD {
-                rest = tail;
-                return Some((field, None));
-            }
-            let (value, tail) = tail.split_at_checked(value_len as usize)?;
-            rest = tail;
-            Some((field, Some(value)))
-        })
-    }
-
-    /// A field's value, `Some(None)` if it is known to be absent, `None` if nothing is known.
-    #[allow(
-        clippy::option_option,
-        reason = "known absent and unknown are different answers"
-    )]
-    pub fn get(self, field: &[u8]) -> Option<Option<&'a [u8]>> {
-        match self.iter().find(|(name, _)| *name == field) {
-            Some((_, value)) => Some(value),
-            None => self.complete.then_some(None),
-        }
-    }
-
-    /// The raw bytes, to append further fields.
-    pub fn bytes(self) -> &'a [u8] {
-        self.bytes
     }
 }
 
@@ -285,7 +250,14 @@ mod tests {
 
     #[test]
     fn an_entry_gives_back_what_was_put_in() {
+        let content = b"any content";
         for body in [
+            Body::Hash(Parts::new(true, content)),
+            Body::Hash(Parts::new(false, content)),
+            Body::Set(Parts::new(true, content)),
+            Body::Set(Parts::new(false, content)),
+            Body::List(Ranges::new(content)),
+            Body::Sorted(Sorted::new(content)),
             Body::Missing,
             Body::Text(b"v"),
             Body::TextLen(1 << 40),
@@ -313,17 +285,5 @@ mod tests {
     fn an_entry_is_one_allocation_of_exact_size() {
         let entry = Entry::new(META, &[b'k'; 21], Body::Text(&[b'v'; 100])).unwrap();
         assert_eq!(entry.size(), 26 + 21 + 100);
-    }
-
-    #[test]
-    fn a_partial_hash_knows_which_fields_are_absent_and_which_unknown() {
-        let mut bytes = Vec::new();
-        Fields::append(&mut bytes, b"a", Some(b"1"));
-        Fields::append(&mut bytes, b"gone", None);
-        let partial = Fields::new(false, &bytes);
-        assert_eq!(partial.get(b"a"), Some(Some(b"1".as_slice())));
-        assert_eq!(partial.get(b"gone"), Some(None));
-        assert_eq!(partial.get(b"other"), None);
-        assert_eq!(Fields::new(true, &bytes).get(b"other"), Some(None));
     }
 }

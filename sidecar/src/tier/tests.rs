@@ -33,7 +33,7 @@ impl Bench {
             .tier
             .begin_fill(Lookup { db: 0, key }, self.link.origin())
             .unwrap();
-        self.tier.fill(token, self.meta(0), key, body)
+        self.tier.fill(token, self.meta(0), key, body, usize::MAX)
     }
 
     fn read(&self, key: &[u8], query: Query<'_>, now: Tick) -> Option<String> {
@@ -73,7 +73,7 @@ fn p3_a_reply_overtaken_by_a_push_is_not_kept() {
     assert!(
         !bench
             .tier
-            .fill(token, bench.meta(0), b"k", Body::Text(b"old"))
+            .fill(token, bench.meta(0), b"k", Body::Text(b"old"), usize::MAX)
     );
     assert_eq!(bench.read(b"k", Query::Get, at(1)), None);
 }
@@ -89,7 +89,7 @@ fn p3_a_push_voids_the_fills_of_every_database() {
     assert!(
         !bench
             .tier
-            .fill(token, bench.meta(5), b"k", Body::Text(b"old"))
+            .fill(token, bench.meta(5), b"k", Body::Text(b"old"), usize::MAX)
     );
 }
 
@@ -120,7 +120,7 @@ fn p2_nothing_is_kept_while_a_write_is_in_flight() {
     assert!(
         !bench
             .tier
-            .fill(before, bench.meta(0), b"k", Body::Text(b"old"))
+            .fill(before, bench.meta(0), b"k", Body::Text(b"old"), usize::MAX)
     );
     assert!(bench.fill(b"k", Body::Text(b"new")));
 }
@@ -144,7 +144,7 @@ fn p4_a_flush_drops_everything_and_voids_fills_in_flight() {
     assert!(
         !bench
             .tier
-            .fill(token, bench.meta(0), b"other", Body::Text(b"v"))
+            .fill(token, bench.meta(0), b"other", Body::Text(b"v"), usize::MAX)
     );
 }
 
@@ -170,7 +170,11 @@ fn a_deadline_is_checked_on_read_and_ttl_is_computed_from_the_expiry() {
         .tier
         .begin_fill(Lookup { db: 0, key: b"k" }, bench.link.origin())
         .unwrap();
-    assert!(bench.tier.fill(token, meta, b"k", Body::Text(b"v")));
+    assert!(
+        bench
+            .tier
+            .fill(token, meta, b"k", Body::Text(b"v"), usize::MAX)
+    );
     assert_eq!(
         bench.read(b"k", Query::Pttl, at(1_000)).unwrap(),
         ":4400\r\n"
@@ -192,7 +196,11 @@ fn a_key_whose_local_entry_expired_is_kept_again_with_a_new_deadline() {
             deadline_ms,
             ..bench.meta(0)
         };
-        assert!(bench.tier.fill(token, meta, b"k", Body::Text(b"v")));
+        assert!(
+            bench
+                .tier
+                .fill(token, meta, b"k", Body::Text(b"v"), usize::MAX)
+        );
     };
     // Ticks count from the start of the process: the first entry is dead when it is kept.
     fill(0);
@@ -217,7 +225,7 @@ fn databases_do_not_mix_and_a_push_drops_the_key_in_all() {
         assert!(
             bench
                 .tier
-                .fill(token, bench.meta(db), b"k", Body::Text(b"v"))
+                .fill(token, bench.meta(db), b"k", Body::Text(b"v"), usize::MAX)
         );
     }
     assert!(
@@ -248,9 +256,9 @@ fn databases_do_not_mix_and_a_push_drops_the_key_in_all() {
 fn all_forms_of_a_key_answer_from_one_entry_and_fields_add_up() {
     let bench = Bench::new();
     let field = |field: &[u8], value: Option<&[u8]>| {
-        let mut bytes = Vec::new();
-        Fields::append(&mut bytes, field, value);
-        bench.fill(b"h", Body::Hash(Fields::new(false, &bytes)))
+        let part = value.map_or(Part::Absent, Part::Value);
+        let bytes = parts::some(None, &[(field, part)]);
+        bench.fill(b"h", Body::Hash(Parts::new(false, &bytes)))
     };
     assert!(field(b"a", Some(b"1")));
     assert!(field(b"b", None));
@@ -287,7 +295,11 @@ fn a_hot_key_is_touched_in_redis_once_per_interval() {
     };
     let key = Lookup { db: 0, key: b"k" };
     let token = bench.tier.begin_fill(key, bench.link.origin()).unwrap();
-    assert!(bench.tier.fill(token, meta, b"k", Body::Text(b"v")));
+    assert!(
+        bench
+            .tier
+            .fill(token, meta, b"k", Body::Text(b"v"), usize::MAX)
+    );
     let touch = |millis| {
         bench.link.prove(at(millis), STALENESS);
         let mut out = Vec::new();
@@ -324,7 +336,11 @@ fn p2_a_reply_over_another_link_does_not_displace_a_newer_one() {
         origin: other.origin(),
         ..bench.meta(0)
     };
-    assert!(!bench.tier.fill(older, meta, b"k", Body::Text(b"old")));
+    assert!(
+        !bench
+            .tier
+            .fill(older, meta, b"k", Body::Text(b"old"), usize::MAX)
+    );
     assert_eq!(
         bench.read(b"k", Query::Get, at(1)).unwrap(),
         "$3\r\nnew\r\n"
@@ -343,4 +359,158 @@ fn p9_a_smaller_bound_takes_effect_at_once() {
         stats.bytes <= 64 << 10 && stats.max_bytes == 64 << 10,
         "{stats:?}"
     );
+}
+
+fn set(members: &[&[u8]]) -> Vec<u8> {
+    let members: Vec<_> = members.iter().map(|name| (*name, Part::Present)).collect();
+    parts::all(&members).unwrap()
+}
+
+#[test]
+fn a_whole_set_answers_every_form_and_a_count_displaces_nothing() {
+    let bench = Bench::new();
+    let whole = set(&[b"a", b"b"]);
+    assert!(bench.fill(b"s", Body::Set(Parts::new(true, &whole))));
+    let read = |query| bench.read(b"s", query, at(1));
+    for _ in 0..2 {
+        assert_eq!(
+            read(Query::SMembers).unwrap(),
+            "*2\r\n$1\r\na\r\n$1\r\nb\r\n"
+        );
+        assert_eq!(read(Query::SIsMember(b"b")).unwrap(), ":1\r\n");
+        assert_eq!(read(Query::SIsMember(b"c")).unwrap(), ":0\r\n");
+        assert_eq!(read(Query::SCard).unwrap(), ":2\r\n");
+        assert_eq!(read(Query::Type).unwrap(), "+set\r\n");
+        assert_eq!(read(Query::HLen), None, "WRONGTYPE is for Redis to say");
+        let count = parts::some(Some(2), &[]);
+        assert!(bench.fill(b"s", Body::Set(Parts::new(false, &count))));
+    }
+}
+
+#[test]
+fn single_members_and_a_count_add_up() {
+    let bench = Bench::new();
+    for (count, part) in [
+        (None, Some((b"a".as_slice(), Part::Present))),
+        (Some(5), None),
+        (None, Some((b"b".as_slice(), Part::Absent))),
+    ] {
+        let some = parts::some(count, part.as_slice());
+        assert!(bench.fill(b"s", Body::Set(Parts::new(false, &some))));
+    }
+    let read = |query| bench.read(b"s", query, at(1));
+    assert_eq!(read(Query::SIsMember(b"a")).unwrap(), ":1\r\n");
+    assert_eq!(read(Query::SIsMember(b"b")).unwrap(), ":0\r\n");
+    assert_eq!(read(Query::SIsMember(b"c")), None);
+    assert_eq!(read(Query::SCard).unwrap(), ":5\r\n");
+    assert_eq!(read(Query::SMembers), None);
+}
+
+#[test]
+fn a_field_that_is_only_known_to_be_there_has_no_value_to_tell() {
+    let bench = Bench::new();
+    let some = parts::some(None, &[(b"f", Part::Present), (b"g", Part::Value(b"1"))]);
+    assert!(bench.fill(b"h", Body::Hash(Parts::new(false, &some))));
+    let read = |query| bench.read(b"h", query, at(1));
+    assert_eq!(read(Query::HExists(b"f")).unwrap(), ":1\r\n");
+    assert_eq!(read(Query::HGet(b"f")), None);
+    assert_eq!(read(Query::HMGet(&[b"g", b"f"])), None);
+    assert_eq!(
+        read(Query::HMGet(&[b"g", b"g"])).unwrap(),
+        "*2\r\n$1\r\n1\r\n$1\r\n1\r\n"
+    );
+    assert_eq!(read(Query::HLen), None);
+}
+
+#[test]
+fn a_key_that_is_not_there_answers_every_form_as_redis_does() {
+    let bench = Bench::new();
+    assert!(bench.fill(b"k", Body::Missing));
+    let span = Span {
+        start: 0,
+        stop: -1,
+        scores: false,
+    };
+    for (query, answer) in [
+        (Query::HMGet(&[b"a", b"b"]), "*2\r\n$-1\r\n$-1\r\n"),
+        (Query::HExists(b"f"), ":0\r\n"),
+        (Query::HLen, ":0\r\n"),
+        (Query::SMembers, "*0\r\n"),
+        (Query::SIsMember(b"m"), ":0\r\n"),
+        (Query::SCard, ":0\r\n"),
+        (Query::LRange(span), "*0\r\n"),
+        (Query::LLen, ":0\r\n"),
+        (Query::ZRange(span), "*0\r\n"),
+        (Query::ZScore(b"m"), "$-1\r\n"),
+        (Query::ZCard, ":0\r\n"),
+    ] {
+        assert_eq!(bench.read(b"k", query, at(1)).unwrap(), answer, "{query:?}");
+    }
+}
+
+#[test]
+fn ranges_scores_and_the_count_of_a_sorted_set_are_told_in_both_versions() {
+    let bench = Bench::new();
+    let span = Span {
+        start: 0,
+        stop: 1,
+        scores: true,
+    };
+    let range = Range {
+        span,
+        count: 1,
+        elements: b"*2\r\n$1\r\na\r\n,1.5\r\n",
+    };
+    for known in [
+        sorted::write(None, Some(range), None),
+        sorted::write(None, None, Some((b"a", Part::Value(b"1.5")))),
+        sorted::write(Some(9), None, None),
+    ] {
+        assert!(bench.fill(b"z", Body::Sorted(Sorted::new(&known.unwrap()))));
+    }
+    let read = |query, proto| {
+        let mut out = Vec::new();
+        let mut reply = Reply::new(&mut out, proto);
+        let at_key = Lookup { db: 0, key: b"z" };
+        let hit = bench.tier.read(at_key, query, at(1), &mut reply);
+        hit.map(|_| String::from_utf8(out).unwrap())
+    };
+    let both = |query| [Proto::Resp2, Proto::Resp3].map(|proto| read(query, proto).unwrap());
+    assert_eq!(
+        both(Query::ZRange(span)),
+        [
+            "*2\r\n$1\r\na\r\n$3\r\n1.5\r\n",
+            "*1\r\n*2\r\n$1\r\na\r\n,1.5\r\n"
+        ]
+    );
+    assert_eq!(both(Query::ZScore(b"a")), ["$3\r\n1.5\r\n", ",1.5\r\n"]);
+    assert_eq!(both(Query::ZCard), [":9\r\n", ":9\r\n"]);
+    let bare = Span {
+        scores: false,
+        ..span
+    };
+    assert_eq!(read(Query::ZRange(bare), Proto::Resp2), None);
+    assert_eq!(read(Query::ZScore(b"b"), Proto::Resp2), None);
+}
+
+#[test]
+fn a_bound_for_values_is_a_bound_for_all_that_is_known_of_a_key() {
+    let bench = Bench::new();
+    let fill = |name: &[u8]| {
+        let some = parts::some(None, &[(name, Part::Value(&[b'v'; 40]))]);
+        let key = Lookup { db: 0, key: b"h" };
+        let token = bench.tier.begin_fill(key, bench.link.origin()).unwrap();
+        let body = Body::Hash(Parts::new(false, &some));
+        assert!(bench.tier.fill(token, bench.meta(0), b"h", body, 120));
+    };
+    fill(b"a");
+    fill(b"b");
+    assert!(
+        bench
+            .read(b"h", Query::HMGet(&[b"a", b"b"]), at(1))
+            .is_some()
+    );
+    fill(b"c");
+    assert!(bench.read(b"h", Query::HGet(b"c"), at(1)).is_some());
+    assert!(bench.read(b"h", Query::HGet(b"a"), at(1)).is_none());
 }
