@@ -242,7 +242,7 @@ fn fill(random: &mut Random, template: &str) -> String {
         text.push_str(before);
         let (name, after) = after.split_once('}').unwrap();
         rest = after;
-        text += &match name {
+        let word = match name {
             "f" => format!("f{}", random.below(5)),
             "n" => random.below(50).to_string(),
             "i" => (i64::try_from(random.below(8)).unwrap() - 4).to_string(),
@@ -253,6 +253,7 @@ fn fill(random: &mut Random, template: &str) -> String {
                 if other { random.pick(&kinds) } else { kind }.to_owned()
             }
         };
+        text.push_str(&word);
     }
     text + rest
 }
