@@ -64,8 +64,10 @@ pub enum Local {
     Info,
     ConfigGet,
     Role,
-    /// `ERR This instance has cluster support disabled`: CLUSTER, READONLY, READWRITE, ASKING.
+    /// The sidecar as a cluster of one node.
     Cluster,
+    /// READONLY, READWRITE, ASKING.
+    ClusterMode,
     Why,
     Stats,
     /// `PANNIER.READ`: a value with where it came from, for the HTTP API.
@@ -171,7 +173,8 @@ pub fn class(spec: &CommandSpec, args: &[&[u8]], allowed: Allowed) -> Class {
         Id::Command => Local::Command,
         Id::Info => Local::Info,
         Id::Role => Local::Role,
-        Id::Cluster | Id::Readonly | Id::Readwrite | Id::Asking => Local::Cluster,
+        Id::Cluster => Local::Cluster,
+        Id::Readonly | Id::Readwrite | Id::Asking => Local::ClusterMode,
         Id::Config if spec.subcommand() == Some("get") => Local::ConfigGet,
         Id::PannierWhy => Local::Why,
         Id::PannierStats => Local::Stats,

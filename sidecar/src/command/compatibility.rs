@@ -39,6 +39,12 @@ as one of a module, is forwarded; its keys come from the server's own `COMMAND` 
 - `–`: nothing to do. MONITOR, SLOWLOG, COMMANDLOG and ACL show the server's own key names, with the
   prefix. Replies of modules are not changed.
 
+**Cluster clients** see one node, the sidecar at the address they are connected to, which owns all 16384
+slots; READONLY, READWRITE and ASKING are answered `OK`. Libraries that ask every server for its topology and
+would limit themselves when they got one (they say `SE.Redis`, `rueidis` or `valkey` in CLIENT SETINFO) are
+told `cluster support disabled`, as by a plain server. StackExchange.Redis before 2.7 does not say its name:
+put `$CLUSTER=` into its connection string. INFO says `cluster_enabled:0`, HELLO `standalone`.
+
 **Memory mode** says whether the command works while there is no server; the others are then refused,
 most with `-ERR <COMMAND> is not available in memory mode`.
 
@@ -93,14 +99,17 @@ fn plain_class(spec: &CommandSpec, allowed: Allowed) -> Class {
 }
 
 fn answered_without_server(spec: &CommandSpec) -> bool {
-    matches!(plain_class(spec, Allowed::default()), Class::Local(_)) && !unsupported_client(spec)
+    matches!(plain_class(spec, Allowed::default()), Class::Local(_))
+        && !unsupported_client(spec)
+        && (spec.id() != CommandId::Cluster || of_one_node(spec))
 }
 
 fn treatment(spec: &CommandSpec) -> &'static str {
     match plain_class(spec, Allowed::default()) {
         Class::Local(Local::Info) => "sidecar, with the server's text",
         Class::Local(Local::Client) if unsupported_client(spec) => "refused",
-        Class::Local(Local::Cluster) => "sidecar: cluster support is disabled",
+        Class::Local(Local::Cluster) if !of_one_node(spec) => "refused",
+        Class::Local(Local::Cluster | Local::ClusterMode) => "sidecar, as a cluster of one node",
         Class::Local(_) => "sidecar",
         Class::Refused(Refused::Dangerous) => "refused unless allowed",
         Class::Refused(_) => "refused",
@@ -131,6 +140,27 @@ fn treatment(spec: &CommandSpec) -> &'static str {
         | Class::Publish
         | Class::Admin => "forwarded",
     }
+}
+
+/// What can be said of a cluster that is one node without asking Redis.
+fn of_one_node(spec: &CommandSpec) -> bool {
+    matches!(
+        spec.subcommand(),
+        Some(
+            "count-failure-reports"
+                | "help"
+                | "info"
+                | "keyslot"
+                | "links"
+                | "myid"
+                | "myshardid"
+                | "nodes"
+                | "replicas"
+                | "shards"
+                | "slaves"
+                | "slots"
+        )
+    )
 }
 
 /// Would put the state of one client on a connection shared by many.

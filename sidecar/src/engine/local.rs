@@ -1,6 +1,7 @@
 //! Commands that the sidecar answers itself, as Redis would answer them.
 
 mod client;
+mod cluster;
 mod hello;
 
 use super::{
@@ -43,13 +44,8 @@ pub fn answer(turn: &Turn<'_>, session: &mut Session, which: Local, request: Req
             reply.integer(0);
             reply.array(0);
         }),
-        Local::Cluster => {
-            return refuse(
-                turn,
-                session,
-                "ERR This instance has cluster support disabled",
-            );
-        }
+        Local::Cluster => return cluster::cluster(turn, session, spec, args),
+        Local::ClusterMode => return cluster::mode(turn, session),
         Local::Info => return info(turn, session, request),
         Local::Why => introspect::why(turn, session, args[1]),
         Local::Stats => introspect::stats(turn, session),

@@ -82,8 +82,7 @@ pub(super) fn in_multi(turn: &Turn<'_>, session: &mut Session, request: Request<
             | Local::Info
             | Local::ConfigGet
             | Local::Command
-            | Local::Role
-            | Local::Cluster,
+            | Local::Role,
         ) => None,
         Class::Local(_) => Some(format!(
             "ERR {} is not possible inside MULTI through Pannier",
