@@ -18,6 +18,7 @@ use crate::{
     command::{CommandSpec, unknown_subcommand},
     metrics::Outcome,
     resp::write::Reply,
+    upstream::topology::key_slot,
 };
 
 /// The last of 16384 slots.
@@ -196,28 +197,13 @@ impl Node {
     }
 }
 
-/// The slot of a key: CRC16/XMODEM of the part in braces, or of the whole key.
-fn key_slot(key: &[u8]) -> u16 {
-    let tail = memchr::memchr(b'{', key).map(|open| &key[open + 1..]);
-    let tagged = tail.and_then(|tail| match memchr::memchr(b'}', tail) {
-        Some(len) if len > 0 => Some(&tail[..len]),
-        _ => None,
-    });
-    let crc = tagged.unwrap_or(key).iter().fold(0_u16, |crc, byte| {
-        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {
-            (crc << 1) ^ if crc & 0x8000 == 0 { 0 } else { 0x1021 }
-        })
-    });
-    crc % 16384
-}
-
 /// 40 hexadecimal digits, the same for everyone who asks this sidecar, also after a restart.
 fn name(kind: &str, port: u16) -> String {
     use std::hash::BuildHasher as _;
     let host = std::env::var("HOSTNAME").unwrap_or_default();
-    let part = |seed| FixedState::with_seed(seed).hash_one((kind, &host, port));
-    let digits = format!("{:016x}{:016x}{:016x}", part(1), part(2), part(3));
-    digits[..40].to_owned()
+    let digits = |seed| FixedState::with_seed(seed).hash_one((kind, &host, port));
+    let text = format!("{:016x}{:016x}{:016x}", digits(1), digits(2), digits(3));
+    text[..40].to_owned()
 }
 
 const INFO: &str = "cluster_state:ok\r\n\
