@@ -274,7 +274,8 @@ pub struct Resilience {
     /// Stops sending to a Redis that fails again and again. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circuit_breaker: Option<CircuitBreaker>,
-    /// Keeps commands while Redis is away and sends them when it is back. Default: none.
+    /// Keeps commands while Redis is away and sends them, in order, when it is back. Memory mode
+    /// answers instead where whenUnavailable is Memory. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offline_queue: Option<OfflineQueue>,
 }
@@ -307,11 +308,13 @@ pub struct CircuitBreaker {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OfflineQueue {
-    /// Most commands that wait, 1 to 1000000; the next one fails. Default: 1000.
+    /// Most commands that wait in one sidecar, of all apps together, 1 to 1000000; the next one
+    /// fails. They take at most 64Mi. Default: 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_commands: Option<u32>,
-    /// Longest wait of a command. A duration. Default: 5s.
+    /// Longest wait of a command; then it fails, and was not executed. A duration above 0, up to
+    /// 1h. Default: 5s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_wait: Option<Span>,
 }

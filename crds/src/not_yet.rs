@@ -47,10 +47,6 @@ pub const CACHE_TIER: &[NotYet] = &[
         "commandTimeout, maxRetries and backoffMax bound the wait; remove it",
     ),
     not_yet(
-        "resilience.offlineQueue",
-        "whenUnavailable: Memory keeps apps working; remove it",
-    ),
-    not_yet(
         "rules[].tags",
         "keys can be invalidated by DEL and by their TTL; remove it",
     ),

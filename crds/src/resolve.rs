@@ -14,7 +14,8 @@ pub use self::sessions::{ResolvedSessions, resolve_sessions};
 use crate::{
     cache_tier::{
         CacheMode, CacheTierSpec, Caching, Coherence, Engine, Environment, Keyspace, Local,
-        MaxmemoryPolicy, OnWriteError, Redis, Resilience, Rule, Sidecar, Topology, Ttl,
+        MaxmemoryPolicy, OfflineQueue, OnWriteError, Redis, Resilience, Rule, Sidecar, Topology,
+        Ttl,
     },
     preset::{self, Preset},
 };
@@ -173,6 +174,15 @@ fn resilience(resilience: &Resilience, preset: &Preset) -> config::Resilience {
         max_retries: resilience.max_retries.unwrap_or(preset.max_retries),
         backoff_base: base,
         backoff_max: max,
+        offline_queue: resilience.offline_queue.as_ref().map(offline_queue),
+    }
+}
+
+fn offline_queue(queue: &OfflineQueue) -> config::OfflineQueue {
+    let default = config::OfflineQueue::default();
+    config::OfflineQueue {
+        max_commands: queue.max_commands.unwrap_or(default.max_commands),
+        max_wait: queue.max_wait.unwrap_or(default.max_wait),
     }
 }
 

@@ -191,6 +191,18 @@ pub struct Resilience {
     pub backoff_base: Span,
     /// Longest pause before a reconnect.
     pub backoff_max: Span,
+    /// Commands wait while Redis is away; absent: they fail at once.
+    pub offline_queue: Option<OfflineQueue>,
+}
+
+/// Commands wait while Redis is away and are sent when it is back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct OfflineQueue {
+    /// Most commands that wait, of all apps together; the next one fails.
+    pub max_commands: u32,
+    /// Longest wait of a command.
+    pub max_wait: Span,
 }
 
 /// What the app sees while Redis is away.
@@ -338,6 +350,16 @@ impl Default for Resilience {
             max_retries: 3,
             backoff_base: Span::from_millis(50),
             backoff_max: Span::from_secs(5),
+            offline_queue: None,
+        }
+    }
+}
+
+impl Default for OfflineQueue {
+    fn default() -> Self {
+        Self {
+            max_commands: 1000,
+            max_wait: Span::from_secs(5),
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod forward;
 pub mod introspect;
 pub mod local;
 pub mod memory;
+pub mod offline;
 pub mod pinned;
 pub mod reply;
 

@@ -29,7 +29,10 @@ use crate::{
     },
     store::Store,
     tier::Tier,
-    upstream::topology::{Address, Topologies, Topology},
+    upstream::{
+        offline::OfflineQueue,
+        topology::{Address, Topologies, Topology},
+    },
 };
 
 /// One per process.
@@ -66,6 +69,8 @@ pub struct Shared {
     pub ready: AtomicBool,
     /// Draining: no new commands are accepted on new connections.
     pub draining: AtomicBool,
+    /// What waits while Redis is away.
+    pub offline: Arc<OfflineQueue>,
     /// Last configuration that was refused, for `/state`.
     pub reload: Mutex<ReloadState>,
 }
@@ -235,6 +240,7 @@ impl Shared {
             measured: crate::measure::Measured::default(),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            offline: Arc::default(),
             reload: Mutex::default(),
             active: ArcSwap::from_pointee(active),
             version: AtomicU64::new(0),

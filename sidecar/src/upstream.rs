@@ -7,6 +7,7 @@
 pub mod backoff;
 pub mod connect;
 pub mod link;
+pub mod offline;
 pub mod outbox;
 pub mod stream;
 pub mod tls;

@@ -169,6 +169,13 @@ impl Worker {
         self.active.borrow().1.config.resilience.when_unavailable == WhenUnavailable::Memory
     }
 
+    /// The bounds of the offline queue, where one is declared; memory mode answers instead.
+    pub fn offline_queue(&self) -> Option<policy::config::OfflineQueue> {
+        let resilience = self.active.borrow().1.config.resilience;
+        let errors = resilience.when_unavailable == WhenUnavailable::Error;
+        resilience.offline_queue.filter(|_| errors)
+    }
+
     /// Whether fields of hashes may expire on their own in Redis.
     pub fn expires_fields(&self) -> bool {
         self.shared
@@ -257,6 +264,7 @@ impl Worker {
             self.shared
                 .upstream
                 .update(|facts| facts.connection = Connection::Ready);
+            self.shared.offline.redis_is_back();
             tracing::info!(redis = address, "redis is connected and ready");
         }
         if link.role == Role::Plain {
@@ -325,6 +333,11 @@ impl Worker {
             });
             if changed && memory {
                 tracing::warn!(why, "redis is unavailable; running on memory");
+            } else if changed && self.offline_queue().is_some() {
+                tracing::warn!(
+                    why,
+                    "redis is unavailable; commands wait in the offline queue"
+                );
             } else if changed {
                 tracing::warn!(why, "redis is unavailable; commands fail until it is back");
             }

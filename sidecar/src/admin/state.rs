@@ -13,6 +13,7 @@ use crate::{
     clock::Tick,
     metrics::rules::RuleFigures,
     state::{Active, CoherenceState, Connection, Shared, UpstreamFacts},
+    upstream::offline,
 };
 
 pub(super) fn state(shared: &Shared) -> Value {
@@ -37,6 +38,7 @@ pub(super) fn state(shared: &Shared) -> Value {
         "observedStaleness": measured::staleness(shared),
         "localTier": local_tier(shared),
         "memory": memory(shared),
+        "offlineQueue": offline_queue(shared, &active),
         "clients": {
             "connected": shared.clients.len(),
             "max": active.config.sidecar.max_clients,
@@ -64,6 +66,10 @@ fn connection(active: &Active, facts: &UpstreamFacts) -> Value {
         Connection::Unavailable(why) if memory => (
             "Unavailable",
             format!("unavailable, running on memory: {why}"),
+        ),
+        Connection::Unavailable(why) if active.config.resilience.offline_queue.is_some() => (
+            "Unavailable",
+            format!("unavailable, commands wait in the offline queue: {why}"),
         ),
         Connection::Unavailable(why) => (
             "Unavailable",
@@ -158,6 +164,23 @@ fn memory(shared: &Shared) -> Value {
         "expired": stats.expired,
         "writesAcknowledged": shared.sum(|counters| &counters.memory_writes),
         "writesDiscarded": shared.sum(|counters| &counters.memory_discarded),
+    })
+}
+
+/// `null` where none is declared.
+fn offline_queue(shared: &Shared, active: &Active) -> Value {
+    let Some(limits) = active.config.resilience.offline_queue else {
+        return Value::Null;
+    };
+    let figures = shared.offline.figures();
+    json!({
+        "commands": figures.commands,
+        "bytes": figures.bytes,
+        "maxCommands": limits.max_commands,
+        "maxBytes": offline::MAX_BYTES,
+        "maxWait": limits.max_wait.to_string(),
+        "droppedFull": figures.full,
+        "droppedExpired": figures.expired,
     })
 }
 

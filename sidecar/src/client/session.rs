@@ -19,7 +19,7 @@ use crate::{
         request::{Limits, Parser},
         write::Reply,
     },
-    upstream::Link,
+    upstream::{Link, offline::Ticket},
 };
 
 /// Which way a command takes.
@@ -102,6 +102,8 @@ pub struct Session {
     pub pinned: Option<Pinned>,
     /// A pinned link that is not connected yet.
     pub pinning: Option<Rc<Link>>,
+    /// The client's next command waits for Redis: its place in the offline queue.
+    pub held: Option<Ticket>,
     /// What a subscriber listened to whose connection to Redis broke, until it is known whether
     /// memory mode takes over.
     pub orphaned: Option<Names>,
@@ -138,6 +140,7 @@ impl Session {
             first: 0,
             pinned: None,
             pinning: None,
+            held: None,
             orphaned: None,
             subscriptions: None,
             input: Vec::new(),

@@ -20,7 +20,7 @@ use policy::matcher::RuleId;
 pub use self::many::{ManyRead, read_many};
 use self::question::{Question, pass_on};
 use super::{
-    Flow, Turn,
+    Flow, Turn, offline,
     reply::{self, ClientTarget, Target},
 };
 use crate::{
@@ -368,8 +368,10 @@ fn ask_again(worker: &Rc<Worker>, waiter: Waiter, db: u16, words: &[&[u8]], lost
     let plain = worker
         .links(db)
         .map(|set| Rc::clone(set.plain(worker, proto)));
+    let bytes = words.iter().map(|word| word.len() + 16).sum();
+    let waits = |link: &Rc<Link>| offline::admit(worker, link, bytes, lost.clone()).is_ok();
     match plain {
-        Some(link) if matches!(link.status(), Status::Up | Status::Connecting) => {
+        Some(link) if matches!(link.status(), Status::Up | Status::Connecting) || waits(&link) => {
             let active = worker.active();
             worker.counters.upstream_retries.inc();
             link.send(Target::Client(target), true, |out| {

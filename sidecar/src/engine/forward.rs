@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::{
     Flow, Request, Turn,
     expiry::{self, Change},
-    key_hash, memory, refuse,
+    key_hash, memory, offline, refuse,
     reply::{After, ClientTarget, ReplyChange, Target},
 };
 use crate::{
@@ -81,7 +81,11 @@ fn forward_keyed(
         Usable::No(_) if turn.worker.in_memory_mode(&link) => {
             return memory::execute(turn, session, request, &ruled);
         }
-        Usable::No(why) => return unavailable(turn, session, request, &ruled, &why),
+        Usable::No(why) => {
+            if let Err(why) = offline::admit(turn.worker, &link, offline::size(request), why) {
+                return unavailable(turn, session, request, &ruled, &why);
+            }
+        }
     }
     send(turn, session, request, &link, touches, &ruled, found)
 }
@@ -267,7 +271,11 @@ pub fn as_is(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, after
     match usable(turn, &link) {
         Usable::Yes => {}
         Usable::Wait => return Flow::Wait,
-        Usable::No(why) => return unavailable(turn, session, request, &Ruled::default(), &why),
+        Usable::No(why) => {
+            if let Err(why) = offline::admit(turn.worker, &link, offline::size(request), why) {
+                return unavailable(turn, session, request, &Ruled::default(), &why);
+            }
+        }
     }
     let number = session.reserve(Lane::Plain, Touches::Nothing);
     let target = ClientTarget {

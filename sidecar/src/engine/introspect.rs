@@ -12,7 +12,7 @@ pub use self::figures::{Figures, info_section, info_text, stats};
 use super::{
     Flow, Turn, flight, forward, key_hash,
     local::connection_words,
-    memory,
+    memory, offline,
     reply::{After, ClientTarget, ReplyChange, Target},
 };
 use crate::{
@@ -278,8 +278,10 @@ fn from_redis(turn: &Turn<'_>, session: &mut Session, key: &[u8], rule: Option<A
             return from_memory(turn, session, key, rule.as_deref(), false);
         }
         forward::Usable::No(why) => {
-            let text = super::reply::error_text(turn.worker, session.command, &why);
-            return super::refuse(turn, session, &text);
+            if let Err(why) = offline::admit(turn.worker, &link, key.len(), why) {
+                let text = super::reply::error_text(turn.worker, session.command, &why);
+                return super::refuse(turn, session, &text);
+            }
         }
     }
     let number = session.reserve(Lane::Plain, Touches::Key(key_hash(key)));

@@ -16,7 +16,11 @@ use self::{
     subscription::Subscribed,
     transaction::{Phase, Transaction},
 };
-use super::{Flow, Request, Turn, forward, local, memory, refuse};
+use super::{
+    Flow, Request, Turn, forward, local, memory,
+    offline::{self, Held},
+    refuse,
+};
 use crate::{
     client::{
         Client,
@@ -126,11 +130,15 @@ pub fn begin(turn: &Turn<'_>, session: &mut Session, pin: Pin, request: Request<
         Err(Some(_)) if memory_mode(turn, session) => {
             return memory::without_redis(turn, session, pin, request);
         }
-        Err(Some(why)) => {
-            let text = super::reply::error_text(turn.worker, spec.id(), &Lost::Unavailable(why));
-            return refuse(turn, session, &text);
-        }
+        Err(Some(why)) => match offline::hold(turn, session, request, Lost::Unavailable(why)) {
+            Held::Wait => return Flow::Wait,
+            Held::No(why) => {
+                let text = super::reply::error_text(turn.worker, spec.id(), &why);
+                return refuse(turn, session, &text);
+            }
+        },
     };
+    session.held = None;
     link.set_owner(Some(Rc::clone(turn.client)));
     session.pinned = Some(Pinned::new(link));
     let flow = start(turn, session, pin, request);

@@ -249,6 +249,10 @@ impl Counters {
             &table::UPSTREAM_RETRIES,
             self.sum(|counters| &counters.upstream_retries),
         );
+        let offline = self.shared.offline.figures();
+        families.plain(&table::OFFLINE_COMMANDS, offline.commands);
+        let dropped = [(["full"], offline.full), (["expired"], offline.expired)];
+        families.labelled(&table::OFFLINE_DROPPED, dropped);
     }
 
     fn memory(&self, families: &mut Families) {

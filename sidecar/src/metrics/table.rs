@@ -109,6 +109,11 @@ metrics! {
     UPSTREAM_RETRIES Counter "pannier_upstream_retries_total" []
         "Idempotent commands sent again after a connection broke.";
 
+    OFFLINE_COMMANDS Gauge "pannier_offline_queue_commands" []
+        "Commands that wait for Redis to be back: resilience.offlineQueue.";
+    OFFLINE_DROPPED Counter "pannier_offline_queue_dropped_total" ["reason"]
+        "Commands that failed instead: full (maxCommands waited, or 64 MiB), expired (maxWait was over).";
+
     MEMORY_KEYS Gauge "pannier_memory_keys" []
         "Keys of memory mode and of rules with cache LocalOnly.";
     MEMORY_USED Gauge "pannier_memory_used_bytes" []

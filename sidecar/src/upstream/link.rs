@@ -13,8 +13,10 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
+use policy::config::OfflineQueue;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
 use super::{
@@ -75,6 +77,14 @@ struct Pending {
     /// Times it was sent in vain.
     attempts: u8,
     repeatable: bool,
+    /// It waits in the offline queue.
+    queued: bool,
+}
+
+impl Pending {
+    fn is_command(&self) -> bool {
+        matches!(self.target, Target::Client(_))
+    }
 }
 
 /// A connection to Redis.
@@ -166,15 +176,35 @@ impl Link {
         let mut core = self.core.borrow_mut();
         let len = core.outbox.append(write);
         let since = self.worker.now();
-        core.pending.push_back(Pending {
+        let mut pending = Pending {
             target,
             len,
             since,
             attempts: 0,
             repeatable,
-        });
+            queued: false,
+        };
+        if matches!(core.status, Status::Down(_)) {
+            self.enter_queue(&mut pending);
+        }
+        core.pending.push_back(pending);
         drop(core);
         self.wake();
+    }
+
+    /// Nothing is sent now: the command waits in the offline queue.
+    #[cold]
+    fn enter_queue(&self, pending: &mut Pending) {
+        pending.queued = true;
+        let queue = &self.worker.shared.offline;
+        queue.enter(pending.is_command(), pending.len as u64);
+    }
+
+    fn leave_queue(&self, pending: &mut Pending) {
+        if std::mem::take(&mut pending.queued) {
+            let queue = &self.worker.shared.offline;
+            queue.leave(pending.is_command(), pending.len as u64);
+        }
     }
 
     /// Appends bytes whose answers are messages, not replies.
@@ -213,31 +243,55 @@ impl Link {
         }
         let limit = self.worker.active().config.resilience.command_timeout.0;
         let mut core = self.core.borrow_mut();
-        let late = core
-            .pending
-            .front()
-            .is_some_and(|oldest| now.since(oldest.since) > limit);
-        if late && core.status == Status::Up {
-            core.stop.get_or_insert(Lost::TimedOut(limit));
-            drop(core);
-            self.wake();
-        } else if late {
-            // Not connected: these wait for a reconnect that does not come in time.
-            let failed: Vec<_> = std::iter::from_fn(|| {
-                let oldest = core.pending.front()?;
-                (now.since(oldest.since) > limit)
-                    .then(|| core.pending.pop_front())
-                    .flatten()
-            })
-            .collect();
-            let bytes = failed.iter().map(|pending| pending.len).sum();
-            core.outbox.answered(bytes);
-            drop(core);
-            for pending in failed {
-                self.fail(pending, false, &Lost::TimedOut(limit));
+        if core.status == Status::Up {
+            let oldest = core.pending.front();
+            if oldest.is_some_and(|oldest| now.since(oldest.since) > limit) {
+                core.stop.get_or_insert(Lost::TimedOut(limit));
+                drop(core);
+                self.wake();
             }
-            self.worker.flush_dirty();
+            return;
         }
+        drop(core);
+        self.give_up_late(now, limit);
+        // Who waits in its client keeps its deadline by itself.
+        if matches!(self.status(), Status::Down(_)) {
+            self.wake_waiters();
+        }
+    }
+
+    /// Not connected: what waits for a reconnect that does not come in time fails.
+    fn give_up_late(&self, now: Tick, limit: Duration) {
+        let queue = self.worker.offline_queue();
+        let patience = queue.map_or(Duration::ZERO, |queue| queue.max_wait.0);
+        let is_late = |pending: &Pending| {
+            now.since(pending.since) > if pending.queued { patience } else { limit }
+        };
+        let mut core = self.core.borrow_mut();
+        let mut failed = Vec::new();
+        while core.pending.front().is_some_and(is_late) {
+            failed.extend(core.pending.pop_front());
+        }
+        let bytes = failed.iter().map(|pending| pending.len).sum();
+        core.outbox.answered(bytes);
+        let why = match &core.status {
+            Status::Down(why) => why.to_string(),
+            _ => "reconnecting".to_owned(),
+        };
+        drop(core);
+        if failed.is_empty() {
+            return;
+        }
+        for pending in failed {
+            let lost = match queue.filter(|_| pending.queued && pending.is_command()) {
+                Some(limits) => {
+                    Lost::Unavailable(self.worker.shared.offline.expire(limits, &why).into())
+                }
+                None => Lost::TimedOut(limit),
+            };
+            self.fail(pending, false, &lost);
+        }
+        self.worker.flush_dirty();
     }
 
     fn wake(&self) {
@@ -310,6 +364,12 @@ impl Link {
             if core.stop != Some(Lost::Closed) {
                 core.stop = None;
             }
+            // What has waited is sent now; the time for its reply begins.
+            let now = Tick::now();
+            for pending in core.pending.iter_mut().filter(|pending| pending.queued) {
+                self.leave_queue(pending);
+                pending.since = now;
+            }
         }
         self.worker.link_came_up(self, tracking_refused);
         self.wake_waiters();
@@ -352,24 +412,53 @@ impl Link {
         let lengths: Vec<usize> = core.pending.iter().map(|pending| pending.len).collect();
         // Nothing left the sidecar while there was no connection.
         let sent = core.outbox.count_sent(&lengths);
-        let keep = core.repeatable(sent, retries, !ends && self.role == Role::Plain);
+        let queue = self.worker.offline_queue();
+        let any = !ends && self.role == Role::Plain;
+        let mut keep = core.repeatable(sent, retries, any, queue.is_some());
+        if let Some(limits) = queue.filter(|_| matches!(core.status, Status::Down(_))) {
+            self.keep_queued(&mut core.pending, &mut keep, limits);
+        }
         core.outbox.restart(&lengths, &keep);
         let now = self.worker.now();
         let mut failed = Vec::new();
         for (index, mut pending) in std::mem::take(&mut core.pending).into_iter().enumerate() {
             if keep[index] {
-                pending.since = now;
+                if !pending.queued {
+                    pending.since = now;
+                }
                 core.pending.push_back(pending);
             } else {
                 failed.push((pending, index < sent));
             }
         }
-        let retries = core.pending.len() as u64;
-        self.worker.counters.upstream_retries.add(retries);
+        let again = core.pending.iter().filter(|pending| !pending.queued);
+        self.worker
+            .counters
+            .upstream_retries
+            .add(again.count() as u64);
         failed
     }
 
-    fn fail(&self, pending: Pending, was_sent: bool, lost: &Lost) {
+    /// What would be sent again waits in the offline queue, as far as there is room.
+    fn keep_queued(
+        &self,
+        pending: &mut VecDeque<Pending>,
+        keep: &mut [bool],
+        limits: OfflineQueue,
+    ) {
+        for (pending, keep) in pending.iter_mut().zip(keep) {
+            if *keep && !pending.queued {
+                let queue = &self.worker.shared.offline;
+                *keep = queue.has_room(limits, pending.len as u64).is_ok();
+                if *keep {
+                    self.enter_queue(pending);
+                }
+            }
+        }
+    }
+
+    fn fail(&self, mut pending: Pending, was_sent: bool, lost: &Lost) {
+        self.leave_queue(&mut pending);
         let unsent = Lost::Unavailable(lost.to_string().into());
         reply::lost(
             &self.worker,
@@ -539,11 +628,12 @@ impl Core {
     /// Which unanswered commands may be sent again: those that never left, and those that are
     /// idempotent. A read that was followed by a write of the same client is not repeated: it
     /// would see that write.
-    fn repeatable(&mut self, sent: usize, retries: u8, any: bool) -> Vec<bool> {
+    /// With an offline queue (`waits`), what was not sent waits however often connecting fails.
+    fn repeatable(&mut self, sent: usize, retries: u8, any: bool, waits: bool) -> Vec<bool> {
         let mut writers: Vec<*const Client> = Vec::new();
         let mut keep = vec![false; self.pending.len()];
         for (index, pending) in self.pending.iter_mut().enumerate().rev() {
-            pending.attempts += 1;
+            pending.attempts += u8::from(index < sent || !waits);
             let client = match &pending.target {
                 Target::Client(target) => Some(Rc::as_ptr(&target.client)),
                 _ => None,

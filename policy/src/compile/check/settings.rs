@@ -291,6 +291,20 @@ fn resilience(resilience: &Resilience, problems: &mut Problems) {
         &(least..=minutes(10)),
         problems,
     );
+    if let Some(queue) = resilience.offline_queue {
+        range(
+            "resilience.offlineQueue.maxCommands",
+            queue.max_commands,
+            &(1..=1_000_000),
+            problems,
+        );
+        range(
+            "resilience.offlineQueue.maxWait",
+            queue.max_wait,
+            &(least..=minutes(60)),
+            problems,
+        );
+    }
     if resilience.backoff_base > resilience.backoff_max {
         problems.add(
             at("resilience.backoffBase"),
