@@ -49,15 +49,14 @@ pub fn hold(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, why: L
         return Held::No(why);
     }
     let queue = &worker.shared.offline;
-    let ticket = match held {
-        Some(ticket) => ticket,
-        None => {
-            let bytes = size(request) as u64;
-            match queue.has_room(limits, bytes) {
-                Ok(()) => queue.ticket(bytes),
-                Err(full) => return Held::No(Lost::Unavailable(format!("{full}; {why}").into())),
-            }
+    let ticket = if let Some(ticket) = held {
+        ticket
+    } else {
+        let bytes = size(request) as u64;
+        if let Err(full) = queue.has_room(limits, bytes) {
+            return Held::No(Lost::Unavailable(format!("{full}; {why}").into()));
         }
+        queue.ticket(bytes)
     };
     if worker.now().since(ticket.since) > limits.max_wait.0 {
         let text = queue.expire(limits, &why.to_string());
