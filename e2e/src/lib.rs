@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod environment;
 pub mod history;
 pub mod http;
+pub mod liar;
 pub mod packages;
 pub mod ports;
 pub mod process;
@@ -21,6 +22,7 @@ pub mod wait;
 pub mod wire;
 
 pub use cluster::{ClusterOptions, ClusterSet};
+pub use liar::{Liar, Lie};
 pub use packages::Engine;
 pub use sentinel::{SentinelOptions, SentinelSet};
 pub use server::{RedisServer, ServerOptions};

@@ -14,7 +14,7 @@ use crate::{
     metrics::Flush,
     resp::{
         Proto,
-        reply::{Value, is_error},
+        reply::{Value, integer, is_error},
         write::Reply,
     },
     upstream::{Link, Lost, Role},
@@ -115,28 +115,38 @@ impl After {
     }
 }
 
-/// A reply has come.
+/// A reply has come; an error if it cannot be one to this question.
 #[inline]
-pub fn answered(link: &Link, target: Target, since: Tick, frame: &[u8]) {
+pub fn answered(link: &Link, target: Target, since: Tick, frame: &[u8]) -> Result<(), Lost> {
     let worker = link.worker();
     match target {
         Target::Client(target) => client_answered(link, worker, target, since, frame),
-        Target::FlightTtl(flight) => flight.ttl(frame),
+        Target::FlightTtl(flight) => {
+            expect_integer(frame)?;
+            flight.ttl(frame);
+        }
         Target::FlightValue(flight) => {
-            prove(link, worker, since);
+            witness(link, worker, since, frame, Asked::ByApps);
             flight.value(worker, frame);
         }
-        Target::ManyTtl(read, index) => read.ttl(index, frame),
+        Target::ManyTtl(read, index) => {
+            expect_integer(frame)?;
+            read.ttl(index, frame);
+        }
         Target::ManyValue(read) => {
-            prove(link, worker, since);
+            witness(link, worker, since, frame, Asked::ByApps);
             read.values(worker, frame);
         }
         Target::Barrier(waiting) => barrier(link, worker, *waiting, since, frame),
         Target::Verdict(client) => pinned::redis_lives(&client),
-        Target::Proof(sent) => proof(link, worker, sent, frame),
+        Target::Proof(sent) => {
+            expect_integer(frame)?;
+            witness(link, worker, sent, frame, Asked::ForProof);
+        }
         Target::Measure(step) => measure::answered(link, &step, frame),
         Target::Ignore => {}
     }
+    Ok(())
 }
 
 fn client_answered(
@@ -355,49 +365,92 @@ fn prove(link: &Link, worker: &Worker, sent: Tick) {
     }
 }
 
-/// The answer to a keyed read that does nothing else.
-fn proof(link: &Link, worker: &Worker, sent: Tick, frame: &[u8]) {
-    // A user without rights to the key is answered all the same, by a server that lives.
-    if !is_error(frame) || frame.starts_with(b"-NOPERM") {
+/// Whose question was answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// A read that an app waits for.
+    ByApps,
+    /// A keyed read that does nothing else.
+    ForProof,
+}
+
+/// A keyed read was answered. The errors that come of the key or the user are answers of a server
+/// that lives; `ERR` to an app's read may come of its arguments and says nothing. Any other error
+/// is a doubt: the server is loading, cut off from its primary, out of its cluster.
+fn witness(link: &Link, worker: &Worker, sent: Tick, frame: &[u8], asked: Asked) {
+    let code = |code: &[u8]| frame.starts_with(code);
+    if !is_error(frame) || code(b"-NOPERM") || code(b"-WRONGTYPE") {
         return prove(link, worker, sent);
     }
-    worker.counters.flushes[Flush::Doubt as usize].inc();
-    let answer = String::from_utf8_lossy(&frame[1..]);
-    tracing::warn!(
-        answer = answer.trim_end(),
-        "redis is in doubt; the local tier was flushed"
-    );
-    if let Some(tier) = &link.tier {
-        tier.break_proof();
+    let Some(tier) = &link.tier else { return };
+    if asked == Asked::ByApps && code(b"-ERR") {
+        return;
+    }
+    // Once per doubt, not per command that is answered like that.
+    if tier.break_proof() {
+        worker.counters.flushes[Flush::Doubt as usize].inc();
+        let answer = String::from_utf8_lossy(&frame[1..]);
+        tracing::warn!(
+            answer = answer.trim_end(),
+            "redis is in doubt; the local tier was flushed"
+        );
     }
 }
 
-/// `>2 invalidate [key …]`, or null for everything.
-pub fn pushed(link: &Link, frame: &[u8]) {
+/// A server that answers `PTTL` or `EXISTS` with something else has lost its place: what follows
+/// would go to the wrong readers.
+fn expect_integer(frame: &[u8]) -> Result<(), Lost> {
+    if is_error(frame) || integer(frame).is_some() {
+        return Ok(());
+    }
+    Err(Lost::Broken(
+        "the server sent something else where an integer was due".into(),
+    ))
+}
+
+/// A push on a tracked link: `>2 invalidate [key …]`, or null for everything. What says that it is
+/// an invalidation and cannot be read is one that was lost: the link is given up, and its entries
+/// with it (P4). Pushes of other kinds are none of our business, as RESP3 wants it.
+pub fn pushed(link: &Link, frame: &[u8]) -> Result<(), Lost> {
     let worker = link.worker();
-    let Ok(Value::List(parts)) = Value::read(frame) else {
-        return;
+    let push = Value::read(frame);
+    let parts = match &push {
+        Ok(Value::List(parts)) => parts.as_slice(),
+        _ => return Err(unreadable()),
     };
-    let [Value::Text(b"invalidate"), what] = parts.as_slice() else {
-        return;
-    };
-    if let Value::List(keys) = what {
-        let active = worker.active();
-        for key in keys.iter().filter_map(Value::text) {
-            let own = match &active.prefix {
-                None => Some(key),
-                Some(prefix) => key.strip_prefix(prefix.raw()),
-            };
-            if !own.is_some_and(|key| measure::probe::arrived(link, key)) {
-                worker.counters.invalidations.inc();
-            }
-            if let Some(key) = own {
-                worker.shared.tier.invalidate(key);
+    match parts {
+        [Value::Text(b"invalidate"), Value::List(keys)] if !keys.is_empty() => {
+            let active = worker.active();
+            for key in keys {
+                let Value::Text(key) = key else {
+                    return Err(unreadable());
+                };
+                let own = match &active.prefix {
+                    None => Some(*key),
+                    Some(prefix) => key.strip_prefix(prefix.raw()),
+                };
+                if !own.is_some_and(|key| measure::probe::arrived(link, key)) {
+                    worker.counters.invalidations.inc();
+                }
+                if let Some(key) = own {
+                    worker.shared.tier.invalidate(key);
+                }
             }
         }
-    } else {
-        worker.counters.flushes[Flush::ServerFlush as usize].inc();
-        worker.shared.tier.flush();
-        measure::probe::abandon(link);
+        [Value::Text(b"invalidate"), Value::Null] => {
+            worker.counters.flushes[Flush::ServerFlush as usize].inc();
+            worker.shared.tier.flush();
+            measure::probe::abandon(link);
+        }
+        [Value::Text(kind), ..] if *kind != b"invalidate" && *kind != TRACKING_BROKEN => {}
+        _ => return Err(unreadable()),
     }
+    Ok(())
+}
+
+/// The push that says that invalidations will not come any longer.
+const TRACKING_BROKEN: &[u8] = b"tracking-redir-broken";
+
+fn unreadable() -> Lost {
+    Lost::Broken("the server sent an invalidation that cannot be read".into())
 }

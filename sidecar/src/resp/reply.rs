@@ -16,9 +16,12 @@ pub enum ReplyError {
     /// An unknown type byte.
     #[error("the server sent {0:#04x} where a reply should begin")]
     Kind(u8),
-    /// A length that is no number.
-    #[error("the server sent a length that is not a number")]
+    /// A length that is no number, or below -1.
+    #[error("the server sent a length that cannot be")]
     Length,
+    /// A line or string that goes on where it should end.
+    #[error("the server sent no line end where one was due")]
+    NoLineEnd,
     /// A line without end.
     #[error("the server sent a line longer than {MAX_LINE} bytes")]
     LineTooLong,
@@ -53,7 +56,7 @@ impl Scanner {
             match kind {
                 b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => self.at = next,
                 b'$' | b'=' | b'!' => {
-                    let len = number(line)?;
+                    let len = length(line)?;
                     let end = match usize::try_from(len) {
                         Ok(len) => next.saturating_add(len).saturating_add(2),
                         Err(_) => next,
@@ -62,19 +65,22 @@ impl Scanner {
                         self.missing += 1;
                         return Ok(None);
                     }
+                    if len >= 0 && buf[end - 2..end] != *b"\r\n" {
+                        return Err(ReplyError::NoLineEnd);
+                    }
                     self.at = end;
                 }
                 b'*' | b'~' | b'>' => {
-                    self.expect(number(line)?, 1);
+                    self.expect(length(line)?, 1);
                     self.at = next;
                 }
                 b'%' => {
-                    self.expect(number(line)?, 2);
+                    self.expect(length(line)?, 2);
                     self.at = next;
                 }
                 // An attribute is a map that precedes the reply proper.
                 b'|' => {
-                    self.expect(number(line)?, 2);
+                    self.expect(length(line)?, 2);
                     self.expect(1, 1);
                     self.at = next;
                 }
@@ -106,10 +112,24 @@ fn line(buf: &[u8], at: usize) -> Result<Option<Line<'_>>, ReplyError> {
     };
     let rest = &buf[at + 1..];
     match memchr::memchr(b'\r', &rest[..rest.len().min(MAX_LINE)]) {
-        Some(end) if rest.len() > end + 1 => Ok(Some((kind, &rest[..end], at + 1 + end + 2))),
+        Some(end) if rest.len() > end + 1 => {
+            if rest[end + 1] != b'\n' {
+                return Err(ReplyError::NoLineEnd);
+            }
+            Ok(Some((kind, &rest[..end], at + 1 + end + 2)))
+        }
         Some(_) => Ok(None),
         None if rest.len() >= MAX_LINE => Err(ReplyError::LineTooLong),
         None => Ok(None),
+    }
+}
+
+/// A length; -1 stands for a null.
+#[inline]
+fn length(line: &[u8]) -> Result<i64, ReplyError> {
+    match number(line)? {
+        length if length < -1 => Err(ReplyError::Length),
+        length => Ok(length),
     }
 }
 
@@ -336,6 +356,14 @@ mod tests {
             Scanner::default().step(&vec![b'+'; MAX_LINE + 10]),
             Err(ReplyError::LineTooLong)
         );
+        for cannot_be in ["$-7\r\n", "*-2\r\n", ">-3\r\n", "%-2\r\n"] {
+            let answer = Scanner::default().step(cannot_be.as_bytes());
+            assert_eq!(answer, Err(ReplyError::Length), "{cannot_be}");
+        }
+        for goes_on in ["$3\r\nabcde\r\n", "+OK\r+", ":1\rx"] {
+            let answer = Scanner::default().step(goes_on.as_bytes());
+            assert_eq!(answer, Err(ReplyError::NoLineEnd), "{goes_on}");
+        }
         let deep = "*1\r\n".repeat(100) + ":1\r\n";
         assert_eq!(Value::read(deep.as_bytes()), Err(ReplyError::TooDeep));
     }

@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{
             AtomicU32, AtomicU64,
-            Ordering::{AcqRel, Acquire, Release},
+            Ordering::{AcqRel, Acquire},
         },
     },
     time::Duration,
@@ -107,10 +107,12 @@ impl TierLink {
             .fetch_max((sent + max_staleness).0, AcqRel);
     }
 
-    /// The connection is lost or in doubt: drops all its entries at once.
-    pub fn break_proof(&self) {
-        self.slot().proven_until.store(0, Release);
+    /// The connection is lost or in doubt: drops all its entries at once. The answer is whether it
+    /// had a proof to lose.
+    pub fn break_proof(&self) -> bool {
+        let had = self.slot().proven_until.swap(0, AcqRel) > 0;
         self.slot().epoch.fetch_add(1, AcqRel);
+        had
     }
 }
 

@@ -588,8 +588,7 @@ impl Link {
     fn take_frame(&self, frame: &[u8]) -> Result<(), Lost> {
         match self.role {
             Role::Tracked if is_push(frame) => {
-                reply::pushed(self, frame);
-                return Ok(());
+                return reply::pushed(self, frame);
             }
             Role::Plain if is_push(frame) => return Ok(()),
             Role::Pinned => {
@@ -614,8 +613,7 @@ impl Link {
         let took = self.worker.now().since(pending.since);
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.worker.counters.upstream.observe(took, 1);
-        reply::answered(self, pending.target, pending.since, frame);
-        Ok(())
+        reply::answered(self, pending.target, pending.since, frame)
     }
 
     /// Whether replies on this link come in the client's protocol version.
