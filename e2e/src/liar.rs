@@ -192,18 +192,18 @@ fn pass_commands(
             .iter()
             .map(|word| word.bytes().to_vec())
             .collect();
-        let line: Vec<_> = words
+        let upper: Vec<_> = words
             .iter()
             .map(|word| String::from_utf8_lossy(word).to_uppercase())
             .collect();
-        let line = line.join(" ");
+        let command = upper.join(" ");
         let lie = lock(&state.lies)
             .iter()
             .rev()
-            .find(|(beginning, _)| line.starts_with(beginning.as_str()))
+            .find(|(beginning, _)| command.starts_with(beginning.as_str()))
             .map(|(_, lie)| lie.clone());
         let Some(lie) = lie else {
-            if line.starts_with("CLIENT TRACKING ON") {
+            if command.starts_with("CLIENT TRACKING ON") {
                 connection.tracked.store(true, SeqCst);
             }
             connection.waiting.fetch_add(1, SeqCst);
@@ -223,8 +223,9 @@ fn pass_commands(
             }
             Lie::SayForEver(bytes) => {
                 out.write_all(&bytes)?;
+                let zeros = vec![b'0'; 64 * 1024];
                 loop {
-                    out.write_all(&[b'0'; 64 * 1024])?;
+                    out.write_all(&zeros)?;
                 }
             }
         }
