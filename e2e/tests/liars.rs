@@ -285,10 +285,10 @@ fn a_server_that_closes_after_the_greeting_is_named() {
             && reply.contains("the connection broke during the handshake"),
         "{reply}"
     );
-    let state = stage.sidecar.state().to_string();
+    let shown = stage.sidecar.state().to_string();
     assert!(
-        state.contains("the connection broke during the handshake"),
-        "{state}"
+        shown.contains("the connection broke during the handshake"),
+        "{shown}"
     );
     assert_eq!(
         http::get(stage.sidecar.admin(), "/ready").unwrap().status,
