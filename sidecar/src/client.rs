@@ -215,7 +215,8 @@ impl Client {
         let mut session = self.session.borrow_mut();
         session.ended = true;
         let pinned = session.pinned.as_ref();
-        session.subscriptions.is_none()
+        let held = session.held.as_ref();
+        !held.is_some_and(|held| held.waits_for_events())
             && !pinned.is_some_and(engine::pinned::Pinned::waits_for_events)
     }
 

@@ -124,8 +124,8 @@ pub fn handle(turn: &Turn<'_>, session: &mut Session, args: &[&[u8]], raw: Optio
     if session.pinned.is_some() {
         return pinned::handle(turn, session, request);
     }
-    if session.subscriptions.is_some() {
-        return memory::while_subscribed(turn, session, request);
+    if session.held.is_some() {
+        return memory::while_held(turn, session, request);
     }
     route(turn, session, request)
 }
@@ -168,7 +168,7 @@ pub fn before_commands(client: &Rc<Client>) {
 pub fn closed(client: &Rc<Client>) {
     let mut session = client.session.borrow_mut();
     pinned::release(client, &mut session);
-    memory::unsubscribe_all(client, &mut session);
+    memory::let_go(client, &mut session);
 }
 
 /// `POST` and `Host:` begin a request that a web page sent here; Redis hangs up, and would hang up

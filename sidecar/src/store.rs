@@ -38,6 +38,7 @@ mod sorted;
 mod strings;
 mod table;
 mod value;
+mod watch;
 
 use crate::resp::write::Reply;
 use fail::Fail;
@@ -50,6 +51,7 @@ pub use value::{
     CONTAINER_OVERHEAD, FIELD_OVERHEAD, ITEM_OVERHEAD, KEY_OVERHEAD, MEMBER_OVERHEAD,
     SCORED_OVERHEAD,
 };
+pub use watch::Flag;
 
 /// What one call brings along.
 #[derive(Clone, Copy, Debug)]
@@ -127,6 +129,8 @@ pub struct Discarded {
 pub struct Store {
     keys: Keyspace,
     writes: u64,
+    /// How often it was cleared.
+    generation: u64,
     /// Wall clock minus monotonic clock, in milliseconds.
     offset: Option<i64>,
 }
@@ -139,6 +143,11 @@ impl Store {
     /// The commands that are answered, in lower case, sorted.
     pub const COMMANDS: &'static [&'static str] = &command::NAMES;
 
+    /// Whether a command of that name, in any case, is answered.
+    pub fn has(name: &[u8]) -> bool {
+        command::find(name).is_some()
+    }
+
     /// An empty store that never holds more than `limit_bytes`.
     pub fn new(limit_bytes: u64) -> Self {
         let limit = usize::try_from(limit_bytes)
@@ -147,6 +156,7 @@ impl Store {
         Self {
             keys: Keyspace::new(limit),
             writes: 0,
+            generation: 0,
             offset: None,
         }
     }
@@ -178,6 +188,7 @@ impl Store {
             reply.error(fail.to_string());
         }
         let (wrote, ready) = (run.wrote, run.ready);
+        self.keys.watches.settle(wrote);
         self.writes += u64::from(wrote);
         Done::Answered { wrote, ready }
     }
@@ -225,10 +236,35 @@ impl Store {
             bytes: self.keys.bytes,
             writes: self.writes,
         };
-        self.keys.databases.clear();
-        self.keys.bytes = 0;
+        let databases: Vec<u32> = self.keys.databases.keys().copied().collect();
+        for db in databases {
+            self.keys.flush(db);
+        }
         self.writes = 0;
+        self.generation += 1;
         discarded
+    }
+
+    /// How often the store was cleared: a transaction does not go on in another store than it
+    /// began in.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Raises `flag` when the key changes from now on.
+    pub fn watch(&mut self, call: &Call, key: &[u8], flag: &Flag) {
+        self.is_there(call, call.db, key);
+        self.keys.watches.add(call.db, key, flag);
+    }
+
+    /// Ends `watch`.
+    pub fn unwatch(&mut self, db: u32, key: &[u8], flag: &Flag) {
+        self.keys.watches.remove(db, key, flag);
+    }
+
+    /// Whether a key exists now. One whose time is over goes, which is a change for who watches.
+    pub fn is_there(&mut self, call: &Call, db: u32, key: &[u8]) -> bool {
+        self.keys.find(db, key, milliseconds(call.now)).is_some()
     }
 
     fn follow_clocks(&mut self, call: &Call) -> i64 {

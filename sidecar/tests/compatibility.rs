@@ -19,7 +19,7 @@ use sidecar::store::Store;
 
 /// What `engine/memory.rs` answers without a server beside the store's commands; those of class
 /// `Local` are known to work anyway.
-const WITHOUT_STORE: [&str; 14] = [
+const WITHOUT_STORE: [&str; 18] = [
     "publish",
     "spublish",
     "subscribe",
@@ -33,6 +33,10 @@ const WITHOUT_STORE: [&str; 14] = [
     "pubsub|numsub",
     "pubsub|shardchannels",
     "pubsub|shardnumsub",
+    "multi",
+    "exec",
+    "discard",
+    "watch",
     "unwatch",
 ];
 

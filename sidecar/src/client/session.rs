@@ -11,7 +11,7 @@ use super::output::Output;
 use crate::{
     command::CommandId,
     engine::{
-        memory::{Names, Subscriptions},
+        memory::{Held, Names},
         pinned::Pinned,
     },
     resp::{
@@ -107,8 +107,8 @@ pub struct Session {
     /// What a subscriber listened to whose connection to Redis broke, until it is known whether
     /// memory mode takes over.
     pub orphaned: Option<Names>,
-    /// Channels of memory mode.
-    pub subscriptions: Option<Box<Subscriptions>>,
+    /// What memory mode keeps for the connection.
+    pub held: Option<Box<Held>>,
     /// Bytes of a command that is not complete yet.
     pub input: Vec<u8>,
     /// A command runs at the end of the event loop's turn, together with those of other clients.
@@ -142,7 +142,7 @@ impl Session {
             pinning: None,
             held: None,
             orphaned: None,
-            subscriptions: None,
+            held: None,
             input: Vec::new(),
             taken: false,
             need: 0,

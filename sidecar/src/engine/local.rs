@@ -68,7 +68,8 @@ fn ping(session: &mut Session, args: &[&[u8]]) -> Flow {
             reply.error("ERR wrong number of arguments for 'ping' command");
         });
     }
-    let subscribed = session.subscriptions.is_some() && session.proto == Proto::Resp2;
+    let held = session.held.as_ref();
+    let subscribed = held.is_some_and(|held| held.is_subscribed()) && session.proto == Proto::Resp2;
     say(session, |reply| match args.get(1) {
         _ if subscribed => {
             reply.array(2);

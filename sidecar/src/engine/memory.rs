@@ -5,17 +5,19 @@
 //! and logged (S0.14, P6).
 
 mod channels;
+mod held;
+mod transaction;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-pub use self::channels::{
-    Channels, Names, Subscriptions, adopt, deliver, protocol_changed, unsubscribe, unsubscribe_all,
-    while_subscribed,
-};
 use self::channels::{publish, subscribe};
+pub use self::{
+    channels::{Channels, Names, adopt, deliver, protocol_changed, unsubscribe},
+    held::{Held, let_go, while_held},
+};
 use super::{Flow, Request, Turn, count, expiry, forward::Ruled, refuse};
 use crate::{
     client::session::{Lane, Session, Touches},
@@ -46,36 +48,32 @@ pub fn execute(
     if session.must_wait(Lane::Local, Touches::Anything) {
         return Flow::Wait;
     }
+    if let Some(flow) = besides_store(turn, session, request) {
+        return flow;
+    }
+    let mode = Mode::of(turn.worker);
+    let store = &turn.worker.shared.store;
+    run(turn, session, request, ruled, store, mode)
+}
+
+/// Pub/sub, which the store knows nothing of.
+fn besides_store(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Option<Flow> {
     match request.spec.id() {
         CommandId::Publish | CommandId::Spublish if request.args.len() == 3 => {
-            publish(turn, session, request)
+            Some(publish(turn, session, request))
         }
         CommandId::Pubsub => {
             let known = {
                 let channels = turn.worker.shared.channels.lock();
                 session.reply(|reply| channels.answer(request.args, reply))
             };
-            if known {
+            Some(if known {
                 Flow::Done
             } else {
                 refuse(turn, session, command::unknown_subcommand(request.args))
-            }
+            })
         }
-        _ => {
-            let mode = if turn.worker.has_upstream() {
-                Mode::RedisIsAway
-            } else {
-                Mode::NoRedis
-            };
-            run(
-                turn,
-                session,
-                request,
-                ruled,
-                &turn.worker.shared.store,
-                mode,
-            )
-        }
+        _ => None,
     }
 }
 
@@ -112,6 +110,19 @@ enum Mode {
     LocalOnly,
 }
 
+impl Mode {
+    fn of(worker: &Worker) -> Self {
+        if worker.has_upstream() {
+            Self::RedisIsAway
+        } else {
+            Self::NoRedis
+        }
+    }
+}
+
+/// Keys that blocked clients may wait for.
+type Ready = Vec<(u32, Box<[u8]>)>;
+
 fn run(
     turn: &Turn<'_>,
     session: &mut Session,
@@ -120,11 +131,28 @@ fn run(
     store: &Mutex<Store>,
     mode: Mode,
 ) -> Flow {
+    let mut store = store.lock();
+    let Some(ready) = apply(turn, session, request, ruled, &mut store, mode) else {
+        drop(store);
+        return not_available(turn, session, request, mode);
+    };
+    blocked_clients(turn.worker, &mut store, ready);
+    Flow::Done
+}
+
+/// Runs a command on the store; `None`: memory mode does not have it, and nothing is answered.
+fn apply(
+    turn: &Turn<'_>,
+    session: &mut Session,
+    request: Request<'_>,
+    ruled: &Ruled,
+    store: &mut Store,
+    mode: Mode,
+) -> Option<Ready> {
     let adjusted = expiry::adjust(turn, request, ruled);
     let words = adjusted.change.apply(request.args);
     let words: SmallVec<[&[u8]; 8]> = words.iter().map(AsRef::as_ref).collect();
     let call = call(turn.worker, session.db);
-    let mut store = store.lock();
     let (done, first, nothing) = session.reply(|reply| {
         let before = reply.out.len();
         let done = store.execute(&call, &words, reply);
@@ -135,9 +163,8 @@ fn run(
             matches!(written, b"$-1\r\n" | b"_\r\n" | b"*0\r\n" | b"%0\r\n"),
         )
     });
-    let Done::Answered { wrote, .. } = done else {
-        drop(store);
-        return not_available(turn, session, request, mode);
+    let Done::Answered { wrote, ready } = done else {
+        return None;
     };
     let mut ignored = Vec::new();
     for (index, millis) in &adjusted.follow {
@@ -150,7 +177,6 @@ fn run(
             &mut reply,
         );
     }
-    drop(store);
     if wrote && mode == Mode::RedisIsAway {
         turn.worker.counters.memory_writes.inc();
     }
@@ -160,8 +186,11 @@ fn run(
     } else {
         turn.worker.count_hit(session.command);
     }
-    Flow::Done
+    Some(ready)
 }
+
+/// Keys got elements.
+fn blocked_clients(_: &Worker, _: &mut Store, _: Ready) {}
 
 /// Hits and misses by rule, also where memory is all there is.
 fn count_read(turn: &Turn<'_>, request: Request<'_>, nothing: bool) {
@@ -202,17 +231,20 @@ fn call(worker: &Worker, db: u16) -> Call {
 }
 
 fn not_available(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, mode: Mode) -> Flow {
+    refuse(turn, session, sentence(request, mode))
+}
+
+/// Why a command is not answered.
+fn sentence(request: Request<'_>, mode: Mode) -> Vec<u8> {
     if request.spec.id() == CommandId::Other {
-        return refuse(turn, session, command::unknown_command(request.args));
+        return command::unknown_command(request.args);
     }
     let name = String::from_utf8_lossy(request.args[0]).to_uppercase();
-    let error = match mode {
-        Mode::LocalOnly => {
-            format!("ERR {name} is not available for keys of a rule with cache: LocalOnly")
-        }
-        Mode::NoRedis | Mode::RedisIsAway => format!("ERR {name} is not available in memory mode"),
+    let why = match mode {
+        Mode::LocalOnly => "for keys of a rule with cache: LocalOnly",
+        Mode::NoRedis | Mode::RedisIsAway => "in memory mode",
     };
-    refuse(turn, session, &error)
+    format!("ERR {name} is not available {why}").into_bytes()
 }
 
 /// A command that needs a connection to Redis of its own, when there is none.
@@ -227,6 +259,8 @@ pub fn without_redis(
     }
     match pin {
         Pin::Subscribe => subscribe(turn, session, request),
+        Pin::Multi => transaction::multi(turn, session),
+        Pin::Watch => transaction::watch(turn, session, request),
         _ => not_available(turn, session, request, Mode::NoRedis),
     }
 }

@@ -130,17 +130,7 @@ pub(super) fn swapdb(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -
     let first = number(args[1]).ok_or(Fail::Other("invalid first DB index"))?;
     let second = number(args[2]).ok_or(Fail::Other("invalid second DB index"))?;
     let (first, second) = (in_range(run, first)?, in_range(run, second)?);
-    let (one, two) = (
-        run.keys.databases.remove(&first),
-        run.keys.databases.remove(&second),
-    );
-    run.keys
-        .databases
-        .extend(one.map(|database| (second, database)));
-    // Swapping a database with itself leaves it where it is.
-    run.keys
-        .databases
-        .extend(two.map(|database| (first, database)));
+    run.keys.swap(first, second);
     for number in [first, second] {
         let Some(database) = run.keys.databases.get(&number) else {
             continue;

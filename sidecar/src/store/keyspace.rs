@@ -9,6 +9,7 @@ use super::fail::Fail;
 use super::random::Random;
 use super::table::Table;
 use super::value::{KEY_OVERHEAD, Kind, Value};
+use super::watch::Watches;
 use std::collections::BTreeMap;
 
 /// The deadline of a key without one.
@@ -36,6 +37,7 @@ pub(super) struct Keyspace {
     pub limit: usize,
     pub evicted: u64,
     pub expired: u64,
+    pub watches: Watches,
     uses: u64,
 }
 
@@ -51,6 +53,7 @@ impl Keyspace {
             limit,
             evicted: 0,
             expired: 0,
+            watches: Watches::default(),
             uses: 0,
         }
     }
@@ -81,6 +84,7 @@ impl Keyspace {
     pub fn put(&mut self, db: u32, key: &[u8], value: Value, deadline: i64) {
         self.uses += 1;
         self.bytes += weight(key, &value);
+        self.watches.changed(db, key);
         let database = self.databases.entry(db).or_default();
         database.expiring += usize::from(deadline != NEVER);
         if let Some(old) = database.table.insert(
@@ -109,6 +113,7 @@ impl Keyspace {
             return;
         };
         let before = std::mem::replace(&mut object.deadline, deadline);
+        self.watches.changed(db, key);
         if let Some(database) = self.databases.get_mut(&db) {
             database.expiring += usize::from(deadline != NEVER);
             database.expiring -= usize::from(before != NEVER);
@@ -137,6 +142,7 @@ impl Keyspace {
         let after = object.value.bytes();
         let drained = object.value.is_drained();
         self.bytes = self.bytes - before + after;
+        self.watches.edited(db, key);
         if drained {
             self.take(db, key, now);
         }
@@ -211,12 +217,32 @@ impl Keyspace {
         let Some(database) = self.databases.remove(&db) else {
             return 0;
         };
+        self.watches
+            .database_changed(db, |key| database.table.contains(key));
         self.bytes -= database
             .table
             .iter()
             .map(|(key, object)| weight(key, &object.value))
             .sum::<usize>();
         database.table.len()
+    }
+
+    /// Exchanges two databases.
+    pub fn swap(&mut self, first: u32, second: u32) {
+        if first == second {
+            return;
+        }
+        let one = self.databases.remove(&first);
+        let two = self.databases.remove(&second);
+        for db in [first, second] {
+            self.watches.database_changed(db, |key| {
+                let mut both = [&one, &two].into_iter().flatten();
+                both.any(|database| database.table.contains(key))
+            });
+        }
+        self.databases
+            .extend(one.map(|database| (second, database)));
+        self.databases.extend(two.map(|database| (first, database)));
     }
 
     /// Bytes that a key counts as now; nothing when it is missing.
@@ -233,6 +259,7 @@ impl Keyspace {
         let (key, object) = database.table.remove_at(at);
         database.expiring -= usize::from(object.deadline != NEVER);
         self.bytes -= weight(&key, &object.value);
+        self.watches.changed(db, &key);
         object
     }
 

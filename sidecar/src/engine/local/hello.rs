@@ -212,7 +212,7 @@ pub fn reset(turn: &Turn<'_>, session: &mut Session) -> Flow {
         return Flow::Wait;
     }
     pinned::release(turn.client, session);
-    memory::unsubscribe_all(turn.client, session);
+    memory::let_go(turn.client, session);
     session.proto = Proto::Resp2;
     session.db = u16::try_from(turn.active.config.keyspace.database).unwrap_or(0);
     session.replies = ReplyMode::On;

@@ -15,7 +15,10 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::super::{Flow, Request, Turn, count, pinned, refuse, route};
+use super::{
+    super::{Flow, Request, Turn, count, pinned, refuse, route},
+    held::{held, settle},
+};
 use crate::{
     client::{Client, ClientHandle, session::Session},
     command::{Class, CommandId, Local, Pin, class},
@@ -81,6 +84,10 @@ pub struct Subscriptions {
     subscriber: Subscriber,
 }
 
+fn subscribed(session: &Session) -> Option<&Subscriptions> {
+    session.held.as_ref()?.subscriptions.as_ref()
+}
+
 fn kind(id: CommandId) -> Kind {
     match id {
         CommandId::Psubscribe | CommandId::Punsubscribe => Kind::Pattern,
@@ -108,7 +115,7 @@ pub(super) fn subscribe(turn: &Turn<'_>, session: &mut Session, request: Request
 /// `UNSUBSCRIBE` and relatives, also of a connection that listens to nothing.
 pub fn unsubscribe(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) {
     let kind = kind(request.spec.id());
-    let Some(subscriptions) = &session.subscriptions else {
+    let Some(subscriptions) = subscribed(session) else {
         let names: Vec<Option<&[u8]>> = match &request.args[1..] {
             [] => vec![None],
             names => names.iter().map(|name| Some(*name)).collect(),
@@ -136,13 +143,17 @@ pub fn unsubscribe(turn: &Turn<'_>, session: &mut Session, request: Request<'_>)
         channels.0.count(&who, Kind::Channel) == 0 && channels.0.count(&who, Kind::Shard) == 0;
     drop(channels);
     if idle {
-        session.subscriptions = None;
-        turn.client.handle.update(|info| info.flags = "");
+        held(session).subscriptions = None;
+        settle(turn.client, session);
     }
 }
 
 /// A command of a connection that listens in memory mode.
-pub fn while_subscribed(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
+pub(super) fn while_subscribed(
+    turn: &Turn<'_>,
+    session: &mut Session,
+    request: Request<'_>,
+) -> Flow {
     match class(request.spec, request.args, turn.allowed(request.args[0])) {
         Class::Pin(Pin::Subscribe) => subscribe(turn, session, request),
         Class::Unsubscribe => {
@@ -198,16 +209,16 @@ pub fn adopt(client: &Rc<Client>, session: &mut Session, names: &Names) {
 /// The connection's mailbox, made when first needed.
 fn subscriptions(client: &Client, session: &mut Session) -> Subscriber {
     let proto = session.proto;
-    let subscriptions = session.subscriptions.get_or_insert_with(|| {
-        Box::new(Subscriptions {
+    let subscriptions = held(session)
+        .subscriptions
+        .get_or_insert_with(|| Subscriptions {
             subscriber: Subscriber(Arc::new(Mailbox {
                 client: Arc::clone(&client.handle),
                 resp3: AtomicBool::new(proto == Proto::Resp3),
                 limit: client.worker.output_limit(),
                 messages: Mutex::default(),
             })),
-        })
-    });
+        });
     subscriptions.subscriber.clone()
 }
 
@@ -263,19 +274,20 @@ impl Mailbox {
 pub fn deliver(client: &Rc<Client>) {
     let mut session = client.session.borrow_mut();
     let session = &mut *session;
-    let Some(subscriptions) = &session.subscriptions else {
+    let Session { held, out, .. } = session;
+    let Some(subscriptions) = held.as_ref().and_then(|held| held.subscriptions.as_ref()) else {
         return;
     };
     let mut messages = subscriptions.subscriber.0.messages.lock();
     for message in messages.0.drain(..) {
-        session.out.append(|out| out.extend_from_slice(&message));
+        out.append(|out| out.extend_from_slice(&message));
     }
     messages.1 = 0;
 }
 
 /// Messages from now on come in the session's protocol version.
 pub fn protocol_changed(session: &mut Session) {
-    if let Some(subscriptions) = &session.subscriptions {
+    if let Some(subscriptions) = subscribed(session) {
         subscriptions
             .subscriber
             .0
@@ -285,8 +297,9 @@ pub fn protocol_changed(session: &mut Session) {
 }
 
 /// The connection is gone, or starts over.
-pub fn unsubscribe_all(client: &Client, session: &mut Session) {
-    if let Some(subscriptions) = session.subscriptions.take() {
+pub(super) fn unsubscribe_all(client: &Client, session: &mut Session) {
+    let held = session.held.as_mut();
+    if let Some(subscriptions) = held.and_then(|held| held.subscriptions.take()) {
         client
             .worker
             .shared
