@@ -215,7 +215,7 @@ impl Client {
         let mut session = self.session.borrow_mut();
         session.ended = true;
         let pinned = session.pinned.as_ref();
-        let held = session.held.as_ref();
+        let held = session.in_memory.as_ref();
         !held.is_some_and(|held| held.waits_for_events())
             && !pinned.is_some_and(engine::pinned::Pinned::waits_for_events)
     }

@@ -124,7 +124,7 @@ pub fn handle(turn: &Turn<'_>, session: &mut Session, args: &[&[u8]], raw: Optio
     if session.pinned.is_some() {
         return pinned::handle(turn, session, request);
     }
-    if session.held.is_some() {
+    if session.in_memory.is_some() {
         return memory::while_held(turn, session, request);
     }
     route(turn, session, request)

@@ -108,7 +108,7 @@ pub struct Session {
     /// memory mode takes over.
     pub orphaned: Option<Names>,
     /// What memory mode keeps for the connection.
-    pub held: Option<Box<Held>>,
+    pub in_memory: Option<Box<Held>>,
     /// Bytes of a command that is not complete yet.
     pub input: Vec<u8>,
     /// A command runs at the end of the event loop's turn, together with those of other clients.
@@ -142,7 +142,7 @@ impl Session {
             pinning: None,
             held: None,
             orphaned: None,
-            held: None,
+            in_memory: None,
             input: Vec::new(),
             taken: false,
             need: 0,

@@ -68,7 +68,7 @@ fn ping(session: &mut Session, args: &[&[u8]]) -> Flow {
             reply.error("ERR wrong number of arguments for 'ping' command");
         });
     }
-    let held = session.held.as_ref();
+    let held = session.in_memory.as_ref();
     let subscribed = held.is_some_and(|held| held.is_subscribed()) && session.proto == Proto::Resp2;
     say(session, |reply| match args.get(1) {
         _ if subscribed => {

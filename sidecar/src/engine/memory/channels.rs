@@ -85,7 +85,7 @@ pub struct Subscriptions {
 }
 
 fn subscribed(session: &Session) -> Option<&Subscriptions> {
-    session.held.as_ref()?.subscriptions.as_ref()
+    session.in_memory.as_ref()?.subscriptions.as_ref()
 }
 
 fn kind(id: CommandId) -> Kind {
@@ -274,8 +274,11 @@ impl Mailbox {
 pub fn deliver(client: &Rc<Client>) {
     let mut session = client.session.borrow_mut();
     let session = &mut *session;
-    let Session { held, out, .. } = session;
-    let Some(subscriptions) = held.as_ref().and_then(|held| held.subscriptions.as_ref()) else {
+    let Session { in_memory, out, .. } = session;
+    let Some(subscriptions) = in_memory
+        .as_ref()
+        .and_then(|held| held.subscriptions.as_ref())
+    else {
         return;
     };
     let mut messages = subscriptions.subscriber.0.messages.lock();
@@ -298,7 +301,7 @@ pub fn protocol_changed(session: &mut Session) {
 
 /// The connection is gone, or starts over.
 pub(super) fn unsubscribe_all(client: &Client, session: &mut Session) {
-    let held = session.held.as_mut();
+    let held = session.in_memory.as_mut();
     if let Some(subscriptions) = held.and_then(|held| held.subscriptions.take()) {
         client
             .worker

@@ -33,12 +33,12 @@ impl Held {
 
 /// What the connection holds, made when first needed.
 pub(super) fn held(session: &mut Session) -> &mut Held {
-    session.held.get_or_insert_default()
+    session.in_memory.get_or_insert_default()
 }
 
 /// Forgets what is empty.
 pub(super) fn settle(client: &Client, session: &mut Session) {
-    let Some(held) = &session.held else {
+    let Some(held) = &session.in_memory else {
         return;
     };
     let flags = match &held.transaction {
@@ -47,14 +47,14 @@ pub(super) fn settle(client: &Client, session: &mut Session) {
         _ => "",
     };
     if held.transaction.is_none() && held.subscriptions.is_none() {
-        session.held = None;
+        session.in_memory = None;
     }
     client.handle.update(|info| info.flags = flags);
 }
 
 /// A command of a connection that holds something.
 pub fn while_held(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
-    let Some(held) = &session.held else {
+    let Some(held) = &session.in_memory else {
         return route(turn, session, request);
     };
     if let Some(transaction) = &held.transaction {
@@ -66,7 +66,7 @@ pub fn while_held(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) 
         }
     }
     if session
-        .held
+        .in_memory
         .as_ref()
         .is_some_and(|held| held.is_subscribed())
     {
@@ -77,10 +77,10 @@ pub fn while_held(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) 
 
 /// The connection is gone, or starts over.
 pub fn let_go(client: &Rc<Client>, session: &mut Session) {
-    if session.held.is_none() {
+    if session.in_memory.is_none() {
         return;
     }
     unsubscribe_all(client, session);
     transaction::forget(client, session);
-    session.held = None;
+    session.in_memory = None;
 }

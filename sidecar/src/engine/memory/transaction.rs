@@ -156,7 +156,7 @@ fn end(turn: &Turn<'_>, session: &mut Session) -> Flow {
 
 /// Ends a transaction in whatever state it is.
 pub(super) fn forget(client: &Client, session: &mut Session) {
-    let held = session.held.as_mut();
+    let held = session.in_memory.as_mut();
     if let Some(mut transaction) = held.and_then(|held| held.transaction.take()) {
         transaction.unwatch(&mut client.worker.shared.store.lock());
     }
@@ -244,7 +244,7 @@ fn abort(turn: &Turn<'_>, session: &mut Session, error: impl AsRef<[u8]>) -> Flo
 }
 
 fn open_queue(session: &mut Session) -> Option<&mut Queue> {
-    let held = session.held.as_mut()?;
+    let held = session.in_memory.as_mut()?;
     held.transaction.as_mut()?.queue.as_mut()
 }
 
@@ -271,7 +271,7 @@ fn exec(turn: &Turn<'_>, session: &mut Session) -> Flow {
     if session.must_wait(Lane::Local, Touches::Anything) {
         return Flow::Wait;
     }
-    let held = session.held.as_mut();
+    let held = session.in_memory.as_mut();
     let Some(mut transaction) = held.and_then(|held| held.transaction.take()) else {
         return Flow::Wait;
     };
