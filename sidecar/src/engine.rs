@@ -4,19 +4,23 @@
 //! the tracked link (`flight`). Everything else is forwarded over the shared link in the client's
 //! own protocol version (`forward`), after the rules have had their say about TTLs (`expiry`).
 //! Commands with connection state get a connection of their own (`pinned`). What the sidecar
-//! answers itself is in `local`, what it answers without Redis in `memory`. Replies come back
-//! through `reply`.
+//! answers itself is in `local`, what it answers without Redis in `memory`. In front of a cluster
+//! `spread` finds the servers, and `gather` makes one reply of several. Replies come back through
+//! `reply`; what a server refused unexecuted is sent on by `redirect`.
 
 pub mod cached;
 pub mod expiry;
 pub mod flight;
 pub mod forward;
+pub mod gather;
 pub mod introspect;
 pub mod local;
 pub mod memory;
 pub mod offline;
 pub mod pinned;
+pub mod redirect;
 pub mod reply;
+pub mod spread;
 
 use std::{hash::BuildHasher as _, rc::Rc, sync::Arc};
 
@@ -25,7 +29,7 @@ use smallvec::SmallVec;
 use crate::{
     client::{
         Client,
-        session::{ReplyMode, Session},
+        session::{ReplyMode, Session, Unsent},
     },
     command::{self, Allowed, Class, CommandId, CommandSpec, CommandTable, Local, Resolved},
     metrics::Outcome,
@@ -126,6 +130,9 @@ pub fn handle(turn: &Turn<'_>, session: &mut Session, args: &[&[u8]], raw: Optio
     }
     if session.in_memory.is_some() {
         return memory::while_held(turn, session, request);
+    }
+    if session.unsent != Unsent::Nothing {
+        return pinned::first_in_multi(turn, session, request);
     }
     route(turn, session, request)
 }

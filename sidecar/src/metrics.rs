@@ -88,15 +88,18 @@ pub enum Flush {
     UnknownWrite = 3,
     /// The policy changed.
     PolicyChange = 4,
+    /// A server of a cluster lost a slot.
+    SlotMoved = 5,
 }
 
 /// Labels of [`Flush`], in the order of its numbers.
-pub const FLUSHES: [&str; 5] = [
+pub const FLUSHES: [&str; 6] = [
     "link_lost",
     "server_flush",
     "doubt",
     "unknown_write",
     "policy_change",
+    "slot_moved",
 ];
 
 /// What came of a probe of staleness.
@@ -155,7 +158,7 @@ pub struct LoopCounters {
     /// Invalidation pushes, keys in them.
     pub invalidations: Counter,
     /// By [`Flush`].
-    pub flushes: [Counter; 5],
+    pub flushes: [Counter; FLUSHES.len()],
     /// By [`Probed`].
     pub probes: [Counter; 3],
     /// Until a probe's invalidation arrived: since its write was sent, and since it was answered.
@@ -168,6 +171,8 @@ pub struct LoopCounters {
     pub upstream_errors: Counter,
     /// Commands sent again after a connection broke.
     pub upstream_retries: Counter,
+    /// Commands that a server refused unexecuted and that were sent on.
+    pub redirects: Counter,
     /// Connections from apps.
     pub connections: Counter,
     /// Connections refused because of `maxClients`.
@@ -203,6 +208,7 @@ impl Default for LoopCounters {
             upstream_connects: Counter::default(),
             upstream_errors: Counter::default(),
             upstream_retries: Counter::default(),
+            redirects: Counter::default(),
             connections: Counter::default(),
             rejected: Counter::default(),
             protocol_errors: Counter::default(),

@@ -283,12 +283,10 @@ async fn event_loop(
     mut accepted: mpsc::Receiver<Accepted>,
     mut end: watch::Receiver<()>,
 ) {
-    if worker.has_upstream()
-        && let Some(set) = worker.links(worker.default_db())
-    {
-        set.tracked(&worker);
-        set.plain(&worker, Proto::Resp2);
+    if worker.has_upstream() {
+        worker.open_links();
     }
+    let mut topology = worker.shared.topology.changes();
     tokio::task::spawn_local(Together::run(Rc::clone(&worker)));
     let mut ticks = interval(worker.housekeeping_interval());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -298,6 +296,7 @@ async fn event_loop(
                 None => return,
                 Some(socket) => serve(&worker, socket),
             },
+            _ = topology.changed() => worker.topology_changed(),
             // The sender is dropped.
             _ = end.changed() => return,
             _ = ticks.tick() => {
@@ -330,6 +329,7 @@ async fn dial(active: Arc<Active>) -> Result<Stream, DialError> {
         proto: Proto::Resp2,
         db: 0,
         tracking: false,
+        readonly: false,
     };
     let connected = endpoint
         .connect(handshake)

@@ -9,6 +9,7 @@ pub mod connect;
 pub mod link;
 pub mod offline;
 pub mod outbox;
+pub mod servers;
 pub mod stream;
 pub mod tls;
 pub mod topology;
@@ -23,6 +24,7 @@ use std::{
 pub use self::{
     connect::{Endpoint, Handshake},
     link::{Link, Role, Status},
+    servers::{Server, Servers},
 };
 use crate::{resp::Proto, worker::Worker};
 
@@ -44,6 +46,12 @@ pub enum Lost {
     /// Redis did not answer in time.
     #[error("no reply within {0:?}")]
     TimedOut(Duration),
+    /// The server is no longer one that writes go to.
+    #[error("the server is no longer a primary")]
+    Replaced,
+    /// The server refuses writes: it was demoted.
+    #[error("the server has become a replica")]
+    Demoted,
     /// The link was closed on purpose.
     #[error("the connection was closed")]
     Closed,
@@ -55,9 +63,12 @@ impl Lost {
     }
 }
 
-/// The links of one database.
+/// The links to one server in one database.
 pub struct LinkSet {
-    db: u16,
+    /// The server.
+    pub server: Rc<Server>,
+    /// The database.
+    pub db: u16,
     plain: [OnceCell<Rc<Link>>; 2],
     tracked: OnceCell<Rc<Link>>,
     spare: [RefCell<Vec<Rc<Link>>>; 2],
@@ -73,8 +84,9 @@ fn index(proto: Proto) -> usize {
 
 impl LinkSet {
     /// An empty set; links are opened when first asked for.
-    pub fn new(db: u16) -> Self {
+    pub fn new(server: Rc<Server>, db: u16) -> Self {
         Self {
+            server,
             db,
             plain: Default::default(),
             tracked: OnceCell::new(),
@@ -90,8 +102,9 @@ impl LinkSet {
                 proto,
                 db: self.db,
                 tracking: false,
+                readonly: self.server.replica,
             };
-            Link::open(worker, Role::Plain, handshake)
+            Link::open(worker, &self.server, Role::Plain, handshake)
         })
     }
 
@@ -103,8 +116,9 @@ impl LinkSet {
                 proto: Proto::Resp3,
                 db: self.db,
                 tracking,
+                readonly: false,
             };
-            Link::open(worker, Role::Tracked, handshake)
+            Link::open(worker, &self.server, Role::Tracked, handshake)
         })
     }
 
@@ -118,15 +132,13 @@ impl LinkSet {
             }
         };
         let link = spare.unwrap_or_else(|| {
-            Link::open(
-                worker,
-                Role::Pinned,
-                Handshake {
-                    proto,
-                    db: self.db,
-                    tracking: false,
-                },
-            )
+            let handshake = Handshake {
+                proto,
+                db: self.db,
+                tracking: false,
+                readonly: false,
+            };
+            Link::open(worker, &self.server, Role::Pinned, handshake)
         });
         self.pinned.borrow_mut().push(Rc::clone(&link));
         link
@@ -160,6 +172,12 @@ impl LinkSet {
             .chain(self.pinned.borrow().iter().cloned())
             .chain(spare)
             .collect()
+    }
+
+    /// Whether a shared link is connected.
+    pub fn has_plain_up(&self) -> bool {
+        let mut plain = self.plain.iter().filter_map(OnceCell::get);
+        plain.any(|link| link.is_up())
     }
 
     /// The tracked link, if it was opened.

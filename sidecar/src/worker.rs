@@ -1,8 +1,9 @@
 //! One event loop: what its connections, its engine and its links share without locks.
 
+mod route;
+
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -17,15 +18,13 @@ use crate::{
     engine::{flight::Flights, reply::Target},
     metrics::{Flush, LoopCounters},
     state::{Active, CoherenceState, Connection, Shared},
-    upstream::{Endpoint, Link, LinkSet, Lost, Role, Status, tls::TlsSettings},
+    upstream::{Endpoint, Link, Lost, Role, Server, Servers, Status, tls::TlsSettings},
 };
 
 /// Bytes read from one socket at a time.
 const SCRATCH: usize = 64 * 1024;
 /// Keys that wait to be touched in Redis; more are hot enough to come again.
 const TOUCHES: usize = 256;
-/// Databases that may be in use at a time.
-const DATABASES: usize = 64;
 /// Key of the proof; it never exists.
 pub const PROOF_KEY: &[u8] = b"pannier:proof";
 
@@ -49,9 +48,12 @@ pub struct Worker {
     commands: RefCell<Arc<CommandTable>>,
     endpoint: RefCell<Option<Rc<Endpoint>>>,
     has_upstream: bool,
-    sets: RefCell<BTreeMap<u16, Rc<LinkSet>>>,
+    is_cluster: bool,
+    servers: Servers,
     dirty: RefCell<Vec<Rc<Client>>>,
     touches: RefCell<Vec<(u16, Box<[u8]>)>>,
+    /// Bytes of refused commands that are sent again later.
+    pub held: Cell<usize>,
     now: Cell<Tick>,
     random: Cell<u64>,
     /// Measurements of staleness.
@@ -78,12 +80,14 @@ impl Worker {
             flights: RefCell::default(),
             together: Together::default(),
             commands: RefCell::new(shared.commands.load_full()),
+            is_cluster: route::names_a_cluster(&active.config),
+            servers: Servers::new(shared.topology.current()),
             active: RefCell::new((shared.version(), active)),
             has_upstream: endpoint.is_some(),
             endpoint: RefCell::new(endpoint),
-            sets: RefCell::default(),
             dirty: RefCell::default(),
             touches: RefCell::default(),
+            held: Cell::new(0),
             now: Cell::new(Tick::now()),
             random: Cell::new(seed(index)),
             probes: crate::measure::Probes::default(),
@@ -207,32 +211,20 @@ impl Worker {
         )
     }
 
+    /// Where that server is.
+    pub fn endpoint_of(&self, server: &Server) -> Rc<Endpoint> {
+        let endpoint = self.endpoint();
+        match &server.address {
+            Some(address) if *address.host != *endpoint.host || address.port != endpoint.port => {
+                Rc::new(endpoint.at(address))
+            }
+            _ => endpoint,
+        }
+    }
+
     /// Whether there is a Redis at all.
     pub fn has_upstream(&self) -> bool {
         self.has_upstream
-    }
-
-    /// The links of a database; `None` when too many databases are in use.
-    pub fn links(&self, db: u16) -> Option<Rc<LinkSet>> {
-        let mut sets = self.sets.borrow_mut();
-        if let Some(set) = sets.get(&db) {
-            return Some(Rc::clone(set));
-        }
-        if sets.len() >= DATABASES {
-            return None;
-        }
-        let set = Rc::new(LinkSet::new(db));
-        sets.insert(db, Rc::clone(&set));
-        Some(set)
-    }
-
-    /// Gives up the links of a database that the server does not have.
-    pub fn drop_links(&self, db: u16) {
-        if let Some(set) = self.sets.borrow_mut().remove(&db) {
-            for link in set.links() {
-                link.close(Lost::Closed);
-            }
-        }
     }
 
     /// The database in which clients begin.
@@ -258,7 +250,7 @@ impl Worker {
 
     /// A link is ready for commands.
     pub fn link_came_up(&self, link: &Link, tracking_refused: Option<&str>) {
-        let address = self.endpoint().address();
+        let address = self.endpoint_of(&link.server).address();
         let before = self.shared.upstream.facts().connection;
         if before != Connection::Ready {
             self.shared
@@ -310,18 +302,28 @@ impl Worker {
             // Once per connection that was lost, not per attempt to get a new one.
             if link.fills.replace(false) {
                 self.counters.flushes[Flush::LinkLost as usize].inc();
-                self.shared
-                    .upstream
-                    .update(|facts| facts.coherence = CoherenceState::Idle);
+                if !self.another_fills() {
+                    self.shared
+                        .upstream
+                        .update(|facts| facts.coherence = CoherenceState::Idle);
+                }
             }
         }
-        if link.role == Role::Pinned || *lost == Lost::Closed {
+        if link.role == Role::Pinned || matches!(lost, Lost::Closed | Lost::Replaced) {
             return;
         }
+        self.shared.topology.doubt();
         if matches!(lost, Lost::NoDatabase(_)) && !self.is_default(link.handshake.db) {
             return;
         }
-        if matches!(link.status(), Status::Down(_) | Status::NoDatabase) {
+        let away = matches!(link.status(), Status::Down(_) | Status::NoDatabase);
+        if self.is_cluster && self.another_is_up() {
+            if away {
+                tracing::debug!(redis = %self.endpoint_of(&link.server).address(), why = %lost, "a server of the cluster is unavailable");
+            } else {
+                tracing::warn!(redis = %self.endpoint_of(&link.server).address(), role = ?link.role, why = %lost, "a connection to redis broke; reconnecting");
+            }
+        } else if away {
             let why = lost.to_string();
             let memory =
                 self.active().config.resilience.when_unavailable == WhenUnavailable::Memory;
@@ -354,8 +356,9 @@ impl Worker {
             }
             return;
         }
-        let active = self.active();
-        let key = active.key_in_redis(PROOF_KEY);
+        let Some(key) = self.proof_key(&link.server) else {
+            return;
+        };
         link.send(Target::Proof(Tick::now()), false, |out| {
             crate::resp::write::command(out, &[b"EXISTS", &key]);
         });
@@ -428,8 +431,7 @@ impl Worker {
         self.refresh_now();
         *self.commands.borrow_mut() = self.shared.commands.load_full();
         let now = self.now();
-        let sets: Vec<_> = self.sets.borrow().values().cloned().collect();
-        for set in &sets {
+        for set in &self.servers.sets() {
             for link in set.links() {
                 link.check_timeout(now);
             }
@@ -456,13 +458,15 @@ impl Worker {
         }
         let active = self.active();
         for (db, key) in touches {
-            let Some(set) = self.links(db) else { continue };
+            let Some(set) = self.links_of(db, &key) else {
+                continue;
+            };
             // The link that is opened at the start: a fresh one would not be up yet.
             let link = set.plain(self, crate::resp::Proto::Resp2);
             if link.is_up() && !link.is_full() {
                 self.counters.touches.inc();
                 let key = active.key_in_redis(&key);
-                link.send(Target::Ignore, false, |out| {
+                link.send(Target::Ignore(0), false, |out| {
                     crate::resp::write::command(out, &[b"TOUCH", &key]);
                 });
             }

@@ -27,10 +27,14 @@ use crate::{
 pub enum Lane {
     /// Answered by the sidecar.
     Local,
-    /// The shared link in the client's protocol version.
-    Plain,
-    /// The tracked link.
-    Tracked,
+    /// The shared link to the server of that number, in the client's protocol version.
+    Plain(u32),
+    /// The tracked link to it.
+    Tracked(u32),
+    /// Several servers at a time.
+    Spread,
+    /// None at the moment: it was refused and is sent again.
+    Held,
     /// A connection of its own.
     Pinned,
 }
@@ -79,6 +83,18 @@ pub enum ReplyMode {
     Skip,
 }
 
+/// A transaction that waits for its first key, which says where it goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unsent {
+    /// There is none.
+    #[default]
+    Nothing,
+    /// `MULTI` was said.
+    Open,
+    /// And its first command could not be queued: it fails as a whole.
+    Aborted,
+}
+
 /// State of one app connection.
 #[allow(
     clippy::struct_excessive_bools,
@@ -100,6 +116,8 @@ pub struct Session {
     first: u64,
     /// A connection of the client's own, and why it has one.
     pub pinned: Option<Pinned>,
+    /// A transaction in front of a cluster that no server knows of yet.
+    pub unsent: Unsent,
     /// A pinned link that is not connected yet.
     pub pinning: Option<Rc<Link>>,
     /// The client's next command waits for Redis: its place in the offline queue.
@@ -139,6 +157,7 @@ impl Session {
             slots: VecDeque::new(),
             first: 0,
             pinned: None,
+            unsent: Unsent::Nothing,
             pinning: None,
             held: None,
             orphaned: None,
@@ -197,6 +216,14 @@ impl Session {
             reply: None,
         });
         self.first + self.slots.len() as u64 - 1
+    }
+
+    /// An unanswered command takes another way.
+    pub fn put(&mut self, number: u64, lane: Lane) {
+        let at = usize::try_from(number.wrapping_sub(self.first)).unwrap_or(usize::MAX);
+        if let Some(slot) = self.slots.get_mut(at) {
+            slot.lane = lane;
+        }
     }
 
     /// Answers the current command at once.
@@ -276,8 +303,8 @@ mod tests {
     #[test]
     fn replies_leave_in_the_order_of_the_commands() {
         let mut session = session();
-        let first = session.reserve(Lane::Plain, Touches::Key(1));
-        let second = session.reserve(Lane::Tracked, Touches::Key(2));
+        let first = session.reserve(Lane::Plain(0), Touches::Key(1));
+        let second = session.reserve(Lane::Tracked(0), Touches::Key(2));
         session.reply(|reply| reply.integer(3));
         session.complete(second, |out| out.extend_from_slice(b":2\r\n"));
         assert_eq!(session.out.unsent(), b"");
@@ -290,17 +317,17 @@ mod tests {
     #[test]
     fn a_command_waits_for_earlier_ones_on_the_same_key_that_go_another_way() {
         let mut session = session();
-        let write = session.reserve(Lane::Plain, Touches::Key(1));
-        assert!(session.must_wait(Lane::Tracked, Touches::Key(1)));
+        let write = session.reserve(Lane::Plain(0), Touches::Key(1));
+        assert!(session.must_wait(Lane::Tracked(0), Touches::Key(1)));
         assert!(session.must_wait(Lane::Local, Touches::Anything));
         assert!(
-            !session.must_wait(Lane::Plain, Touches::Key(1)),
+            !session.must_wait(Lane::Plain(0), Touches::Key(1)),
             "the same way keeps order"
         );
-        assert!(!session.must_wait(Lane::Tracked, Touches::Key(2)));
-        assert_eq!(session.lane_of(Touches::Key(1)), Some(Lane::Plain));
+        assert!(!session.must_wait(Lane::Tracked(0), Touches::Key(2)));
+        assert_eq!(session.lane_of(Touches::Key(1)), Some(Lane::Plain(0)));
         session.complete(write, |_| {});
-        assert!(!session.must_wait(Lane::Tracked, Touches::Key(1)));
+        assert!(!session.must_wait(Lane::Tracked(0), Touches::Key(1)));
     }
 
     #[test]
@@ -308,7 +335,7 @@ mod tests {
         let mut session = session();
         session.replies = ReplyMode::SkipNext;
         session.next_command();
-        let skipped = session.reserve(Lane::Plain, Touches::Nothing);
+        let skipped = session.reserve(Lane::Plain(0), Touches::Nothing);
         session.next_command();
         session.reply(|reply| reply.ok());
         session.complete(skipped, |out| out.extend_from_slice(b":1\r\n"));

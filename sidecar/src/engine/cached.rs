@@ -3,7 +3,7 @@
 use policy::{config::CacheMode, matcher::RuleId};
 use smallvec::SmallVec;
 
-use super::{Flow, Request, Turn, flight, forward, key_hash};
+use super::{Flow, Request, Turn, flight, forward};
 use crate::{
     client::session::{Lane, Session, Touches},
     command::CommandId,
@@ -35,7 +35,7 @@ pub fn read(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flo
     let touches = if session.unanswered() == 0 {
         Touches::Nothing
     } else {
-        let touches = Touches::Key(key_hash(key));
+        let touches = turn.worker.touches(key);
         if session.must_wait(Lane::Local, touches) {
             return behind(turn, session, request, touches);
         }
@@ -85,7 +85,7 @@ fn span(start: &[u8], stop: &[u8], scores: bool) -> Option<Span> {
 /// the shared link, and waits otherwise.
 fn behind(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, touches: Touches) -> Flow {
     match session.lane_of(touches) {
-        Some(Lane::Plain) => forward::forward(turn, session, request),
+        Some(Lane::Plain(_)) => forward::forward(turn, session, request),
         _ => Flow::Wait,
     }
 }
@@ -121,7 +121,7 @@ fn miss(
         return forward::forward(turn, session, request);
     };
     let touches = match touches {
-        Touches::Nothing => Touches::Key(key_hash(key)),
+        Touches::Nothing => turn.worker.touches(key),
         touches => touches,
     };
     match flight::read(turn, session, rule, key, query, touches) {

@@ -20,8 +20,10 @@ use policy::matcher::RuleId;
 pub use self::many::{ManyRead, read_many};
 use self::question::{Question, pass_on};
 use super::{
-    Flow, Turn, offline,
-    reply::{self, ClientTarget, Target},
+    Flow, Turn, forward,
+    gather::Part,
+    offline,
+    reply::{self, After, ClientTarget, Target},
 };
 use crate::{
     client::{
@@ -36,7 +38,7 @@ use crate::{
         write::{Reply, command},
     },
     tier::{Body, FillToken, Lookup, Meta, Origin, Query, TierLink},
-    upstream::{Link, Lost, Status},
+    upstream::{Link, LinkSet, Lost, Status},
     worker::Worker,
 };
 
@@ -68,6 +70,8 @@ struct Waiter {
     number: u64,
     command: CommandId,
     since: Tick,
+    /// The read is a share of a command that goes to several servers.
+    part: Option<Part>,
 }
 
 /// Asks Redis on behalf of the local tier; `None` if that is not possible now and the command is
@@ -80,8 +84,9 @@ pub fn read(
     query: Query<'_>,
     touches: Touches,
 ) -> Option<Flow> {
-    let link = tracked(turn, session)?;
-    if session.must_wait(Lane::Tracked, touches) {
+    let link = tracked(turn, &*turn.worker.links_of(session.db, key)?)?;
+    let lane = Lane::Tracked(link.server.number);
+    if session.must_wait(lane, touches) {
         return Some(Flow::Wait);
     }
     let worker = turn.worker;
@@ -90,7 +95,7 @@ pub fn read(
         key,
     };
     let question = Question::of(query)?;
-    let joined = join(turn, session, at, &question, touches);
+    let joined = join(turn, session, at, &question, (lane, touches));
     if joined {
         return Some(Flow::Done);
     }
@@ -111,7 +116,7 @@ pub fn read(
         origin,
         sent: Tick::now(),
         pttl: Cell::new(None),
-        waiters: RefCell::new(vec![waiter(turn, session, touches)]),
+        waiters: RefCell::new(vec![waiter(turn, session, (lane, touches))]),
     });
     let wire_key = prefixed(turn, key);
     link.send(Target::FlightTtl(Rc::clone(&flight)), false, |out| {
@@ -134,7 +139,7 @@ fn join(
     session: &mut Session,
     at: Lookup<'_>,
     question: &Question,
-    touches: Touches,
+    order: (Lane, Touches),
 ) -> bool {
     let flights = turn.worker.flights.borrow();
     if flights.by_key.is_empty() {
@@ -153,24 +158,21 @@ fn join(
     flight
         .waiters
         .borrow_mut()
-        .push(waiter(turn, session, touches));
+        .push(waiter(turn, session, order));
     true
 }
 
-fn waiter(turn: &Turn<'_>, session: &mut Session, touches: Touches) -> Waiter {
+fn waiter(turn: &Turn<'_>, session: &mut Session, (lane, touches): (Lane, Touches)) -> Waiter {
     Waiter {
         client: Rc::clone(turn.client),
-        number: session.reserve(Lane::Tracked, touches),
+        number: session.reserve(lane, touches),
         command: session.command,
         since: turn.worker.now(),
+        part: None,
     }
 }
 
-fn tracked(turn: &Turn<'_>, session: &Session) -> Option<Rc<Link>> {
-    if !turn.worker.has_upstream() {
-        return None;
-    }
-    let set = turn.worker.links(session.db)?;
+fn tracked(turn: &Turn<'_>, set: &LinkSet) -> Option<Rc<Link>> {
     let link = set.tracked(turn.worker);
     (link.is_up() && link.fills.get() && !link.is_full()).then(|| Rc::clone(link))
 }
@@ -343,8 +345,11 @@ impl Keep<'_> {
 
 impl Waiter {
     fn answer(&self, worker: &Worker, failed: bool, write: impl FnOnce(&mut Vec<u8>, Proto)) {
-        reply::count(worker, self.command, failed, worker.now().since(self.since));
         let proto = self.client.session.borrow().proto;
+        if let Some(part) = &self.part {
+            return part.answer(worker, |out| write(out, proto));
+        }
+        reply::count(worker, self.command, failed, worker.now().since(self.since));
         self.client
             .complete(self.number, |out, _| write(out, proto));
     }
@@ -356,18 +361,27 @@ fn ask_again(worker: &Rc<Worker>, waiter: Waiter, db: u16, words: &[&[u8]], lost
         client,
         number,
         command: id,
+        part,
         ..
     } = waiter;
     let proto = client.session.borrow().proto;
+    let plain = worker
+        .links_of(db, words[1])
+        .map(|set| Rc::clone(set.plain(worker, proto)));
+    if let (None, Some(link)) = (&part, &plain) {
+        client.session.borrow_mut().put(number, forward::lane(link));
+    }
+    let after = After {
+        part,
+        ..After::default()
+    };
     let target = ClientTarget {
         client,
         number,
         command: id,
-        after: None,
+        hops: 0,
+        after: (!after.is_nothing()).then(|| Box::new(after)),
     };
-    let plain = worker
-        .links(db)
-        .map(|set| Rc::clone(set.plain(worker, proto)));
     let bytes = words.iter().map(|word| word.len() + 16).sum();
     let waits = |link: &Rc<Link>| offline::admit(worker, link, bytes, lost.clone()).is_ok();
     match plain {

@@ -1,5 +1,7 @@
 //! Commands that Redis answers: over the shared link, in the client's own protocol version.
 
+use std::{borrow::Cow, rc::Rc};
+
 use policy::{
     config::{CacheMode, OnWriteError},
     matcher::RuleId,
@@ -9,8 +11,10 @@ use smallvec::SmallVec;
 use super::{
     Flow, Request, Turn,
     expiry::{self, Change},
-    key_hash, memory, offline, refuse,
+    gather::Part,
+    memory, offline, refuse,
     reply::{After, ClientTarget, ReplyChange, Target},
+    spread::{self, Place},
 };
 use crate::{
     client::session::{Lane, Session, Touches},
@@ -19,8 +23,8 @@ use crate::{
         write_command,
     },
     metrics::Outcome,
-    resp::write::command as write_words,
-    upstream::{Link, Lost, Status},
+    resp::write::{Reply, command as write_words},
+    upstream::{Link, LinkSet, Lost, Status},
 };
 
 /// What the rules say about the keys of a command.
@@ -67,12 +71,26 @@ fn forward_keyed(
     if !turn.worker.has_upstream() {
         return memory::execute(turn, session, request, &ruled);
     }
-    let Some(set) = turn.worker.links(session.db) else {
-        return refuse(turn, session, "ERR too many databases are in use at a time");
+    let (set, touches) = if turn.worker.is_cluster() {
+        match spread::place(turn, session, request, found) {
+            Ok(Place::One(set, Some(slot))) => (set, Touches::Key(u64::from(slot))),
+            Ok(Place::One(set, None)) => (set, touches(request, &ruled)),
+            Ok(Place::Split(groups)) => return spread::split(turn, session, request, &groups),
+            Ok(Place::Everywhere(merge)) => {
+                return spread::everywhere(turn, session, request, merge);
+            }
+            Ok(Place::Scan) => return spread::scan(turn, session, request),
+            Err(nowhere) => return refuse(turn, session, nowhere.to_string()),
+        }
+    } else {
+        let Some(set) = turn.worker.links(session.db) else {
+            return refuse(turn, session, spread::Nowhere::TooManyLinks.to_string());
+        };
+        let touches = ruled.touches.unwrap_or_else(|| touches(request, &ruled));
+        (set, touches)
     };
     let link = set.plain(turn.worker, session.proto).clone();
-    let touches = ruled.touches.unwrap_or_else(|| touches(request, &ruled));
-    if session.must_wait(Lane::Plain, touches) {
+    if session.must_wait(lane(&link), touches) {
         return Flow::Wait;
     }
     match usable(turn, &link) {
@@ -87,7 +105,94 @@ fn forward_keyed(
             }
         }
     }
-    send(turn, session, request, &link, touches, &ruled, found)
+    match prepare(turn, request, &ruled, found) {
+        Ok(command) => {
+            let number = session.reserve(lane(&link), touches);
+            send(turn, request, &link, number, command);
+            Flow::Done
+        }
+        Err(error) => refuse(turn, session, error),
+    }
+}
+
+/// The way over a shared link.
+pub fn lane(link: &Link) -> Lane {
+    Lane::Plain(link.server.number)
+}
+
+/// Whether a command that goes to several servers has to wait, or has failed.
+pub fn must_wait(
+    turn: &Turn<'_>,
+    session: &mut Session,
+    sets: &[Rc<LinkSet>],
+    touches: Touches,
+) -> Option<Flow> {
+    if session.must_wait(Lane::Spread, touches) {
+        return Some(Flow::Wait);
+    }
+    for set in sets {
+        let link = set.plain(turn.worker, session.proto);
+        match usable(turn, link) {
+            Usable::Yes => {}
+            Usable::Wait => return Some(Flow::Wait),
+            Usable::No(why) => {
+                let text = super::reply::error_text(turn.worker, session.command, &why);
+                return Some(refuse(turn, session, text));
+            }
+        }
+    }
+    None
+}
+
+/// Sends one server's share of a command.
+pub fn send_part(
+    turn: &Turn<'_>,
+    session: &Session,
+    request: Request<'_>,
+    set: &LinkSet,
+    part: Part,
+) {
+    let mut found = turn.worker.positions.take();
+    let prepared = rule_keys(turn, request, &mut found)
+        .and_then(|ruled| prepare(turn, request, &ruled, &mut found));
+    turn.worker.positions.replace(found);
+    let link = set.plain(turn.worker, session.proto);
+    match prepared {
+        Ok(mut command) => {
+            command.after.part = Some(part);
+            send(turn, request, link, 0, command);
+        }
+        Err(error) => part.answer(turn.worker, |out| {
+            Reply::new(out, session.proto).error(error);
+        }),
+    }
+}
+
+/// Sends `SCAN` to one server.
+pub fn send_scan(
+    turn: &Turn<'_>,
+    session: &mut Session,
+    request: Request<'_>,
+    set: &LinkSet,
+    after: After,
+) -> Flow {
+    let link = set.plain(turn.worker, session.proto);
+    match usable(turn, link) {
+        Usable::Yes => {}
+        Usable::Wait => return Flow::Wait,
+        Usable::No(why) => return unavailable(turn, session, request, &Ruled::default(), &why),
+    }
+    let mut found = turn.worker.positions.take();
+    let prepared = prepare(turn, request, &Ruled::default(), &mut found);
+    turn.worker.positions.replace(found);
+    match prepared {
+        Ok(command) => {
+            let number = session.reserve(lane(link), Touches::Nothing);
+            send(turn, request, link, number, Command { after, ..command });
+            Flow::Done
+        }
+        Err(error) => refuse(turn, session, error),
+    }
 }
 
 /// Whether a link takes commands.
@@ -130,7 +235,7 @@ pub fn rule_keys(
         let Some(key) = args.get(index) else {
             return Ok(ruled);
         };
-        ruled.touches = Some(Touches::Key(key_hash(key)));
+        ruled.touches = Some(turn.worker.touches(key));
         ruled.keys = 1;
         if turn.active.policy.find(key).is_none() {
             return Ok(ruled);
@@ -211,55 +316,67 @@ fn unavailable(
     Flow::Done
 }
 
-#[allow(
-    clippy::too_many_arguments,
-    reason = "the last step of one pipeline; a struct would only rename them"
-)]
-fn send(
+/// A command as it goes to Redis.
+struct Command<'a> {
+    bytes: Cow<'a, [u8]>,
+    after: After,
+    /// Keys that get a TTL afterwards, in milliseconds.
+    follow: SmallVec<[(u32, u64); 2]>,
+}
+
+/// What rules and prefix make of a command; an error if it cannot be sent.
+fn prepare<'a>(
     turn: &Turn<'_>,
-    session: &mut Session,
-    request: Request<'_>,
-    link: &Link,
-    touches: Touches,
+    request: Request<'a>,
     ruled: &Ruled,
     found: &mut KeyPositions,
-) -> Flow {
+) -> Result<Command<'a>, String> {
     let Request { spec, args, .. } = request;
     let change = expiry::adjust(turn, request, ruled);
-    let mut bytes = Vec::new();
-    let (raw, rewrite) = match (&turn.active.prefix, &change.change, request.raw) {
-        (None, Change::Nothing, Some(raw)) => (raw, ReplyRewrite::None),
+    let (bytes, rewrite) = match (&turn.active.prefix, &change.change, request.raw) {
+        (None, Change::Nothing, Some(raw)) => (Cow::Borrowed(raw), ReplyRewrite::None),
         (prefix, _, _) => {
             let words = change.change.apply(args);
             let words: SmallVec<[&[u8]; 8]> = words.iter().map(AsRef::as_ref).collect();
+            let mut bytes = Vec::new();
             let rewrite = match prefix {
                 None => {
                     write_command(&words, &mut bytes);
                     ReplyRewrite::None
                 }
-                Some(prefix) => match apply_prefix(prefix, spec, &words, found, &mut bytes) {
-                    Ok(rewrite) => rewrite,
-                    Err(reason) => return refuse(turn, session, reason.message(args[0])),
-                },
+                Some(prefix) => apply_prefix(prefix, spec, &words, found, &mut bytes)
+                    .map_err(|reason| reason.message(args[0]))?,
             };
-            (bytes.as_slice(), rewrite)
+            (Cow::Owned(bytes), rewrite)
         }
     };
-    let after = after(turn, request, ruled, rewrite, found);
-    let number = session.reserve(Lane::Plain, touches);
+    Ok(Command {
+        bytes,
+        after: after(turn, request, ruled, rewrite, found),
+        follow: change.follow,
+    })
+}
+
+fn send(turn: &Turn<'_>, request: Request<'_>, link: &Link, number: u64, command: Command<'_>) {
+    let Request { spec, args, .. } = request;
+    let Command {
+        bytes,
+        after,
+        follow: keys,
+    } = command;
     let target = ClientTarget {
         client: turn.client.clone(),
         number,
         command: spec.id(),
+        hops: 0,
         after: (!after.is_nothing()).then(|| Box::new(after)),
     };
     link.send(Target::Client(target), spec.is_idempotent(), |out| {
-        out.extend_from_slice(raw);
+        out.extend_from_slice(&bytes);
     });
-    for (index, millis) in &change.follow {
-        follow(turn, link, args[*index as usize], *millis);
+    for (index, millis) in keys {
+        follow(turn, link, args[index as usize], millis);
     }
-    Flow::Done
 }
 
 /// Forwards a command without keys, with something to be done when its reply comes.
@@ -277,11 +394,12 @@ pub fn as_is(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, after
             }
         }
     }
-    let number = session.reserve(Lane::Plain, Touches::Nothing);
+    let number = session.reserve(lane(&link), Touches::Nothing);
     let target = ClientTarget {
         client: turn.client.clone(),
         number,
         command: request.spec.id(),
+        hops: 0,
         after: Some(Box::new(after)),
     };
     let idempotent = request.spec.is_idempotent();
@@ -294,7 +412,7 @@ pub fn as_is(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, after
 /// `PEXPIRE key ttl NX` on the same connection, for writes that carry no TTL of their own.
 pub fn follow(turn: &Turn<'_>, link: &Link, key: &[u8], millis: u64) {
     let key = turn.active.key_in_redis(key);
-    link.send(Target::Ignore, true, |out| {
+    link.send(Target::Ignore(0), true, |out| {
         write_words(
             out,
             &[b"PEXPIRE", &key, millis.to_string().as_bytes(), b"NX"],
@@ -336,5 +454,6 @@ pub fn after(
         flush,
         change,
         mask: ruled.mask.map(|id| id.0),
+        part: None,
     }
 }

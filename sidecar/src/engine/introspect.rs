@@ -10,13 +10,13 @@ use policy::config::{CacheMode, Caching};
 use self::figures::memory_only_writes;
 pub use self::figures::{Figures, info_section, info_text, stats};
 use super::{
-    Flow, Turn, flight, forward, key_hash,
+    Flow, Turn, flight, forward,
     local::connection_words,
     memory, offline,
     reply::{After, ClientTarget, ReplyChange, Target},
 };
 use crate::{
-    client::session::{Lane, Session, Touches},
+    client::session::Session,
     clock::Tick,
     resp::{
         reply::{integer, is_error, is_null},
@@ -204,14 +204,8 @@ pub fn read(turn: &Turn<'_>, session: &mut Session, key: &[u8]) -> Flow {
     }
     let cacheable = rule.is_some_and(|rule| rule.cache == CacheMode::Both);
     if let Some(id) = id.filter(|_| cacheable)
-        && let Some(flow) = flight::read(
-            turn,
-            session,
-            id,
-            key,
-            Query::Get,
-            Touches::Key(key_hash(key)),
-        )
+        && let Some(flow) =
+            flight::read(turn, session, id, key, Query::Get, turn.worker.touches(key))
     {
         return flow;
     }
@@ -267,7 +261,7 @@ fn from_memory(
 }
 
 fn from_redis(turn: &Turn<'_>, session: &mut Session, key: &[u8], rule: Option<Arc<str>>) -> Flow {
-    let Some(set) = turn.worker.links(session.db) else {
+    let Some(set) = turn.worker.links_of(session.db, key) else {
         return super::refuse(turn, session, "ERR too many databases are in use at a time");
     };
     let link = Rc::clone(set.plain(turn.worker, session.proto));
@@ -284,7 +278,7 @@ fn from_redis(turn: &Turn<'_>, session: &mut Session, key: &[u8], rule: Option<A
             }
         }
     }
-    let number = session.reserve(Lane::Plain, Touches::Key(key_hash(key)));
+    let number = session.reserve(forward::lane(&link), turn.worker.touches(key));
     let after = After {
         change: ReplyChange::Read(rule),
         keys: vec![key.into()],
@@ -294,6 +288,7 @@ fn from_redis(turn: &Turn<'_>, session: &mut Session, key: &[u8], rule: Option<A
         client: Rc::clone(turn.client),
         number,
         command: session.command,
+        hops: 0,
         after: Some(Box::new(after)),
     };
     let key = turn.active.key_in_redis(key);

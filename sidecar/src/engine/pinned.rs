@@ -4,12 +4,14 @@
 //! `MONITOR`, all of a client's commands take its pinned link; the local tier is neither read nor
 //! filled. Keys that a transaction queued are marked as being written until it ends.
 
+mod clustered;
 mod sending;
 mod subscription;
 mod transaction;
 
 use std::rc::Rc;
 
+pub use self::clustered::{elsewhere, first_in_multi, not_begun, sent_on};
 pub use self::subscription::{redis_is_gone, redis_lives, subscribed_only, take_message};
 use self::{
     sending::{send_alone, send_plain},
@@ -24,7 +26,7 @@ use super::{
 use crate::{
     client::{
         Client,
-        session::{Lane, Session},
+        session::{Lane, Session, Unsent},
     },
     command::{self, CommandId, Local, Pin},
     resp::{
@@ -124,7 +126,11 @@ pub fn begin(turn: &Turn<'_>, session: &mut Session, pin: Pin, request: Request<
     if session.unanswered() > 0 {
         return Flow::Wait;
     }
-    let link = match take_link(turn, session) {
+    let slot = match clustered::slot(turn, session, pin, request) {
+        Ok(slot) => slot,
+        Err(flow) => return flow,
+    };
+    let link = match take_link(turn, session, slot) {
         Ok(link) => link,
         Err(None) => return Flow::Wait,
         Err(Some(_)) if memory_mode(turn, session) => {
@@ -155,8 +161,16 @@ fn memory_mode(turn: &Turn<'_>, session: &Session) -> bool {
 }
 
 /// A connected link; `Err(None)`: not yet.
-fn take_link(turn: &Turn<'_>, session: &mut Session) -> Result<Rc<Link>, Option<Rc<str>>> {
-    let Some(set) = turn.worker.links(session.db) else {
+fn take_link(
+    turn: &Turn<'_>,
+    session: &mut Session,
+    slot: Option<u16>,
+) -> Result<Rc<Link>, Option<Rc<str>>> {
+    let set = match slot {
+        None => turn.worker.links(session.db),
+        Some(slot) => turn.worker.links_of_slot(session.db, slot),
+    };
+    let Some(set) = set else {
         return Err(Some("too many databases are in use at a time".into()));
     };
     // The shared link knows first whether Redis is away.
@@ -221,6 +235,13 @@ pub fn without_state(turn: &Turn<'_>, session: &mut Session, request: Request<'_
 /// `WAIT`, `WAITAOF`: on a connection of the client's own, because on the shared one they would
 /// hold up every other client; `sending` sees to it that they cover the client's earlier writes.
 pub fn wait_for_replicas(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
+    if turn.worker.is_cluster() {
+        let error = format!(
+            "ERR {} is not available in front of a cluster: each shard has replicas of its own",
+            request.spec.name()
+        );
+        return refuse(turn, session, error);
+    }
     begin(turn, session, Pin::Block, request)
 }
 
@@ -276,8 +297,10 @@ impl Pinned {
 
     /// Gives the link back to its set.
     fn give_back(&self, client: &Client, clean: bool) {
-        if let Some(set) = client.worker.links(self.link.handshake.db) {
-            set.unpin(&self.link, clean && !self.moved);
+        let (db, server) = (self.link.handshake.db, &self.link.server);
+        match client.worker.links_if_there(db, server) {
+            Some(set) => set.unpin(&self.link, clean && !self.moved),
+            None => self.link.close(Lost::Closed),
         }
     }
 }
@@ -392,10 +415,13 @@ pub fn take_unblock(client: &Rc<Client>) {
 /// Redis is closed, because nobody knows what state it is in.
 pub fn release(client: &Rc<Client>, session: &mut Session) {
     if let Some(link) = session.pinning.take()
-        && let Some(set) = client.worker.links(link.handshake.db)
+        && let Some(set) = client
+            .worker
+            .links_if_there(link.handshake.db, &link.server)
     {
         set.unpin(&link, false);
     }
+    session.unsent = Unsent::Nothing;
     let Some(pinned) = session.pinned.take() else {
         return;
     };

@@ -4,12 +4,13 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 
 use super::{
     flight::{Flight, ManyRead},
-    pinned,
+    gather::Part,
+    pinned, redirect,
 };
 use crate::{
     client::Client,
     clock::Tick,
-    command::{CommandId, ReplyRewrite, Stripped, strip_exec_reply, strip_reply},
+    command::{CommandId, Prefix, ReplyRewrite, Stripped, strip_exec_reply, strip_reply},
     measure,
     metrics::Flush,
     resp::{
@@ -41,8 +42,8 @@ pub enum Target {
     Proof(Tick),
     /// The sidecar itself, which measures.
     Measure(measure::Step),
-    /// Nobody.
-    Ignore,
+    /// Nobody; how often it was sent on.
+    Ignore(u8),
 }
 
 /// An app that waits, and what is to be done first.
@@ -53,6 +54,8 @@ pub struct ClientTarget {
     pub number: u64,
     /// The command, for metrics.
     pub command: CommandId,
+    /// How often it was sent on to another server.
+    pub hops: u8,
     /// What is to be done; `None` in the common case.
     pub after: Option<Box<After>>,
 }
@@ -70,6 +73,8 @@ pub struct After {
     pub change: ReplyChange,
     /// A rule that hides errors of writes from the app.
     pub mask: Option<u16>,
+    /// The reply is one of several that make up the app's.
+    pub part: Option<Part>,
 }
 
 /// How a reply changes on its way to the app.
@@ -82,6 +87,8 @@ pub enum ReplyChange {
     Prefix(ReplyRewrite),
     /// It comes off the replies of a transaction.
     Exec(Vec<ReplyRewrite>),
+    /// The cursor of `SCAN` names the server at that place, which may be the last.
+    Scan(ReplyRewrite, u64, bool),
     /// Our own section is added (`INFO`).
     Info,
     /// Passwords come out (`CONFIG GET`).
@@ -97,6 +104,7 @@ impl After {
             && !self.flush
             && self.change == ReplyChange::None
             && self.mask.is_none()
+            && self.part.is_none()
     }
 
     /// Drops what the command may have changed.
@@ -121,6 +129,12 @@ pub fn answered(link: &Link, target: Target, since: Tick, frame: &[u8]) -> Resul
     let worker = link.worker();
     match target {
         Target::Client(target) => client_answered(link, worker, target, since, frame),
+        Target::FlightValue(flight) if redirect::refuses_read(link, frame) => {
+            flight.lost(worker, &Lost::Closed);
+        }
+        Target::ManyValue(read) if redirect::refuses_read(link, frame) => {
+            read.lost(worker, &Lost::Closed);
+        }
         Target::FlightTtl(flight) => {
             expect_integer(frame)?;
             flight.ttl(frame);
@@ -144,7 +158,7 @@ pub fn answered(link: &Link, target: Target, since: Tick, frame: &[u8]) -> Resul
             witness(link, worker, sent, frame, Asked::ForProof);
         }
         Target::Measure(step) => measure::answered(link, &step, frame),
-        Target::Ignore => {}
+        Target::Ignore(_) => {}
     }
     Ok(())
 }
@@ -161,25 +175,34 @@ fn client_answered(
         number,
         command,
         after,
+        ..
     } = target;
     let failed = is_error(frame);
+    let told = failed.then(|| pinned::elsewhere(link, frame)).flatten();
+    let frame = told.as_deref().unwrap_or(frame);
     // A blocking command takes as long as it was asked to.
     let took = if link.patient.get() {
         Duration::ZERO
     } else {
         worker.now().since(since)
     };
-    count(worker, command, failed, took);
+    if after.as_ref().is_none_or(|after| after.part.is_none()) {
+        count(worker, command, failed, took);
+    }
     match after {
         None => client.complete(number, |out, _| out.extend_from_slice(frame)),
         Some(after) => {
             after.settle(worker);
-            client.complete(number, |out, worker| {
+            let write = |out: &mut Vec<u8>, worker: &Worker| {
                 if failed && mask_error(worker, command, &after, frame, out) {
                     return;
                 }
                 write_changed(worker, &after, link, frame, out);
-            });
+            };
+            match &after.part {
+                None => client.complete(number, write),
+                Some(part) => part.answer(worker, |out| write(out, worker)),
+            }
         }
     }
     if link.role == Role::Pinned {
@@ -197,7 +220,8 @@ fn barrier(
     frame: &[u8],
 ) {
     if is_error(frame) {
-        return client_answered(link, worker, target, since, frame);
+        client_answered(link, worker, target, since, frame);
+        return pinned::not_begun(link);
     }
     link.send(Target::Client(target), false, |out| {
         out.extend_from_slice(&bytes);
@@ -216,6 +240,9 @@ fn write_changed(worker: &Worker, after: &After, link: &Link, frame: &[u8], out:
         }
         (ReplyChange::Exec(queued), Some(prefix)) => {
             strip_exec_reply(queued, prefix, frame, out).is_ok()
+        }
+        (ReplyChange::Scan(rewrite, place, last), prefix) if !is_error(frame) => {
+            write_scan(*rewrite, prefix.as_ref(), (*place, *last), frame, out)
         }
         (ReplyChange::Info, _) if !is_error(frame) => {
             super::local::append_info(worker, link.proto(), frame, out);
@@ -238,6 +265,29 @@ fn write_changed(worker: &Worker, after: &After, link: &Link, frame: &[u8], out:
         out.truncate(before);
         out.extend_from_slice(frame);
     }
+}
+
+fn write_scan(
+    rewrite: ReplyRewrite,
+    prefix: Option<&Prefix>,
+    (place, last): (u64, bool),
+    frame: &[u8],
+    out: &mut Vec<u8>,
+) -> bool {
+    let mut plain = Vec::new();
+    let stripped = prefix.is_some_and(|prefix| {
+        matches!(
+            strip_reply(rewrite, prefix, frame, &mut plain),
+            Ok(Stripped::Written)
+        )
+    });
+    let frame = if stripped { &plain } else { frame };
+    if super::spread::write_cursor(place, last, frame, out).is_none() {
+        // Never a cursor that means another server than it came from.
+        Reply::new(out, Proto::Resp2)
+            .error("ERR the server gave a cursor that cannot be passed on");
+    }
+    true
 }
 
 /// `onWriteError: Log`: the app gets the reply of a write that succeeded.
@@ -297,16 +347,20 @@ pub fn lost(worker: &Rc<Worker>, target: Target, lost: &Lost) {
             number,
             command,
             after,
+            ..
         }) => {
-            count(worker, command, true, Duration::ZERO);
             if let Some(after) = &after {
                 after.settle(worker);
             }
             let after = after.unwrap_or_default();
             let frame = failure(worker, command, &after, lost);
+            if let Some(part) = &after.part {
+                return part.answer(worker, |out| out.extend_from_slice(&frame));
+            }
+            count(worker, command, true, Duration::ZERO);
             client.complete(number, |out, _| out.extend_from_slice(&frame));
         }
-        Target::FlightTtl(_) | Target::ManyTtl(..) | Target::Proof(_) | Target::Ignore => {}
+        Target::FlightTtl(_) | Target::ManyTtl(..) | Target::Proof(_) | Target::Ignore(_) => {}
         Target::Measure(step) => measure::lost(worker, &step),
         Target::Verdict(client) => pinned::redis_is_gone(&client),
         Target::FlightValue(flight) => flight.lost(worker, lost),
@@ -386,6 +440,7 @@ fn witness(link: &Link, worker: &Worker, sent: Tick, frame: &[u8], asked: Asked)
     if asked == Asked::ByApps && code(b"-ERR") {
         return;
     }
+    worker.shared.topology.doubt();
     // Once per doubt, not per command that is answered like that.
     if tier.break_proof() {
         worker.counters.flushes[Flush::Doubt as usize].inc();

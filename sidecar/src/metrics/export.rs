@@ -253,6 +253,10 @@ impl Counters {
         families.plain(&table::OFFLINE_COMMANDS, offline.commands);
         let dropped = [(["full"], offline.full), (["expired"], offline.expired)];
         families.labelled(&table::OFFLINE_DROPPED, dropped);
+        families.plain(
+            &table::UPSTREAM_REDIRECTS,
+            self.sum(|counters| &counters.redirects),
+        );
     }
 
     fn memory(&self, families: &mut Families) {

@@ -55,7 +55,7 @@ metrics! {
     CACHE_MAX Gauge "pannier_cache_memory_max_bytes" []
         "Most bytes that the local tier may take: local.memory.";
     CACHE_FLUSHES Counter "pannier_cache_flushes_total" ["reason"]
-        "The local tier was emptied as a whole: link_lost (a tracked connection broke), server_flush (FLUSHALL or FLUSHDB somewhere), doubt (an unexpected answer), unknown_write (a write whose keys are not known), policy_change.";
+        "The local tier was emptied as a whole: link_lost (a tracked connection broke), server_flush (FLUSHALL or FLUSHDB somewhere), doubt (an unexpected answer), unknown_write (a write whose keys are not known), policy_change, slot_moved (a server of a cluster lost a slot: what was read from it).";
     CACHE_TOUCHES Counter "pannier_cache_touches_total" []
         "Hot local keys that were touched in Redis, so that its own LRU or LFU does not evict them.";
     INVALIDATIONS Counter "pannier_invalidations_received_total" []
@@ -108,6 +108,8 @@ metrics! {
         "Connections to Redis that failed or broke.";
     UPSTREAM_RETRIES Counter "pannier_upstream_retries_total" []
         "Idempotent commands sent again after a connection broke.";
+    UPSTREAM_REDIRECTS Counter "pannier_upstream_redirects_total" []
+        "Commands that a server refused unexecuted (MOVED, ASK, TRYAGAIN, LOADING, READONLY ...) and that were sent on.";
 
     OFFLINE_COMMANDS Gauge "pannier_offline_queue_commands" []
         "Commands that wait for Redis to be back: resilience.offlineQueue.";

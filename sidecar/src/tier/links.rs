@@ -20,8 +20,8 @@ use parking_lot::Mutex;
 use super::entry::Origin;
 use crate::clock::Tick;
 
-/// Links at a time; one per event loop and database. Further ones do not fill the tier.
-const SLOTS: usize = 256;
+/// Links at a time; one per event loop, server and database. Further ones do not fill the tier.
+const SLOTS: usize = 1024;
 
 /// All slots.
 pub struct Links {
@@ -105,6 +105,11 @@ impl TierLink {
         self.slot()
             .proven_until
             .fetch_max((sent + max_staleness).0, AcqRel);
+    }
+
+    /// Drops all its entries at once; the connection itself is not in doubt.
+    pub fn flush(&self) {
+        self.slot().epoch.fetch_add(1, AcqRel);
     }
 
     /// The connection is lost or in doubt: drops all its entries at once. The answer is whether it

@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{stream::Stream, tls::TlsSettings};
+use super::{stream::Stream, tls::TlsSettings, topology::Address};
 use crate::{
     config::Credentials,
     resp::{
@@ -49,6 +49,8 @@ pub struct Handshake {
     pub db: u16,
     /// Ask for invalidations.
     pub tracking: bool,
+    /// Ask a replica to answer reads itself instead of naming its primary.
+    pub readonly: bool,
 }
 
 /// A connection that is ready for commands.
@@ -112,6 +114,17 @@ impl Endpoint {
             format!("[{}]:{}", self.host, self.port)
         } else {
             format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    /// The same for another server.
+    #[must_use]
+    pub fn at(&self, address: &Address) -> Self {
+        Self {
+            host: address.host.to_string(),
+            port: address.port,
+            tls: self.tls.as_ref().map(|tls| tls.at(&address.host)),
+            ..self.clone()
         }
     }
 
@@ -251,6 +264,9 @@ impl Endpoint {
             on_error: OnError::Ignore,
             ..name
         });
+        if wanted.readonly {
+            steps.push(Step::new("READONLY", &["READONLY"]));
+        }
         if wanted.tracking {
             let on = Step::new("CLIENT TRACKING", &["CLIENT", "TRACKING", "ON"]);
             steps.push(Step {

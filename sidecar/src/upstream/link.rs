@@ -17,10 +17,13 @@ use std::{
 };
 
 use policy::config::OfflineQueue;
-use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::{
+    io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
+    sync::Notify,
+};
 
 use super::{
-    Lost,
+    Lost, Server,
     backoff::Backoff,
     connect::{ConnectError, Connected, Handshake},
     outbox::Outbox,
@@ -29,10 +32,13 @@ use super::{
 use crate::{
     client::Client,
     clock::Tick,
-    engine::reply::{self, Target},
+    engine::{
+        redirect,
+        reply::{self, Target},
+    },
     resp::{
         Proto,
-        reply::{Scanner, is_push},
+        reply::{Scanner, is_error, is_push},
     },
     tier::TierLink,
     worker::Worker,
@@ -91,6 +97,8 @@ impl Pending {
 pub struct Link {
     /// Its purpose.
     pub role: Role,
+    /// The server at its other end.
+    pub server: Rc<Server>,
     /// Its protocol version and database.
     pub handshake: Handshake,
     pub(super) worker: Rc<Worker>,
@@ -106,6 +114,8 @@ pub struct Link {
     pub patient: Cell<bool>,
     /// A tracked link whose replies may be kept: invalidations come, or none are wanted.
     pub fills: Cell<bool>,
+    /// Its end need not wait for a connection attempt or a pause.
+    stopped: Notify,
 }
 
 struct Core {
@@ -114,19 +124,27 @@ struct Core {
     pending: VecDeque<Pending>,
     /// Ask the task to end.
     stop: Option<Lost>,
+    /// Nothing more is sent; once everything that was sent is answered, connect anew.
+    leaving: bool,
 }
 
 // === impl Link ===
 
 impl Link {
     /// Starts a link and its task.
-    pub fn open(worker: &Rc<Worker>, role: Role, handshake: Handshake) -> Rc<Self> {
+    pub fn open(
+        worker: &Rc<Worker>,
+        server: &Rc<Server>,
+        role: Role,
+        handshake: Handshake,
+    ) -> Rc<Self> {
         let tier = match role {
             Role::Tracked => TierLink::open(&worker.shared.tier),
             _ => None,
         };
         let link = Rc::new(Self {
             role,
+            server: Rc::clone(server),
             handshake,
             worker: Rc::clone(worker),
             tier,
@@ -135,12 +153,14 @@ impl Link {
                 outbox: Outbox::default(),
                 pending: VecDeque::new(),
                 stop: None,
+                leaving: false,
             }),
             waker: RefCell::new(None),
             waiters: RefCell::default(),
             owner: RefCell::new(None),
             patient: Cell::new(false),
             fills: Cell::new(false),
+            stopped: Notify::new(),
         });
         tokio::task::spawn_local(Rc::clone(&link).run());
         link
@@ -233,6 +253,7 @@ impl Link {
     /// Ends the link: unanswered commands fail with `why`.
     pub fn close(&self, why: Lost) {
         self.core.borrow_mut().stop.get_or_insert(why);
+        self.stopped.notify_one();
         self.wake();
     }
 
@@ -294,6 +315,12 @@ impl Link {
         self.worker.flush_dirty();
     }
 
+    /// Connects anew, once what was sent is answered: the server is not the one it was.
+    pub fn leave(&self) {
+        self.core.borrow_mut().leaving = true;
+        self.wake();
+    }
+
     fn wake(&self) {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
@@ -311,7 +338,15 @@ impl Link {
         let limits = self.worker.active().config.resilience;
         let mut backoff = Backoff::new(limits.backoff_base.0, limits.backoff_max.0);
         loop {
-            let lost = match self.worker.endpoint().connect(self.handshake).await {
+            let endpoint = self.worker.endpoint_of(&self.server);
+            let attempt = tokio::select! {
+                attempt = endpoint.connect(self.handshake) => attempt,
+                () = self.stopped.notified() => {
+                    self.went_down(&self.why_stopped());
+                    return;
+                }
+            };
+            let lost = match attempt {
                 Ok(connected) => {
                     backoff.reset();
                     self.came_up(connected.tracking_refused.as_deref());
@@ -347,13 +382,18 @@ impl Link {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.worker.shared.upstream.is_back.notified() => {}
+                () = self.stopped.notified() => {}
             }
-            let closed = matches!(self.core.borrow().stop, Some(Lost::Closed));
-            if closed {
-                self.went_down(&Lost::Closed);
+            if self.core.borrow().ends() {
+                self.went_down(&self.why_stopped());
                 return;
             }
         }
+    }
+
+    fn why_stopped(&self) -> Lost {
+        let stop = self.core.borrow_mut().stop.take();
+        stop.unwrap_or(Lost::Closed)
     }
 
     fn came_up(&self, tracking_refused: Option<&str>) {
@@ -361,7 +401,8 @@ impl Link {
         {
             let mut core = self.core.borrow_mut();
             core.status = Status::Up;
-            if core.stop != Some(Lost::Closed) {
+            core.leaving = false;
+            if !core.ends() {
                 core.stop = None;
             }
             // What has waited is sent now; the time for its reply begins.
@@ -381,8 +422,11 @@ impl Link {
             tier.break_proof();
         }
         let ends = self.role == Role::Pinned
-            || matches!(lost, Lost::Closed)
+            || matches!(lost, Lost::Closed | Lost::Replaced)
             || matches!(lost, Lost::NoDatabase(_)) && !self.worker.is_default(self.handshake.db);
+        if *lost == Lost::Replaced {
+            self.hand_over();
+        }
         let failed = self.keep_repeatable(lost, ends);
         for (pending, was_sent) in failed {
             self.fail(pending, was_sent, lost);
@@ -457,6 +501,37 @@ impl Link {
         }
     }
 
+    /// Commands that may be sent again go to whoever serves their slot now: any server knows. The
+    /// others are left.
+    fn hand_over(&self) {
+        if self.role != Role::Plain {
+            return;
+        }
+        let retries = self.worker.active().config.resilience.max_retries;
+        let mut orphans = Vec::new();
+        {
+            let mut core = self.core.borrow_mut();
+            let core = &mut *core;
+            let lengths: Vec<usize> = core.pending.iter().map(|pending| pending.len).collect();
+            let sent = core.outbox.count_sent(&lengths);
+            let again = core.repeatable(sent, retries, true, true);
+            let mut at = 0;
+            for (pending, again) in std::mem::take(&mut core.pending).into_iter().zip(again) {
+                let bytes = at..at + pending.len;
+                at = bytes.end;
+                if again {
+                    orphans.push((pending, core.outbox.oldest(at)[bytes].to_vec()));
+                } else {
+                    core.pending.push_back(pending);
+                }
+            }
+        }
+        for (mut pending, bytes) in orphans {
+            self.leave_queue(&mut pending);
+            redirect::send_anywhere(self, pending.target, pending.repeatable, &bytes);
+        }
+    }
+
     fn fail(&self, mut pending: Pending, was_sent: bool, lost: &Lost) {
         self.leave_queue(&mut pending);
         let unsent = Lost::Unavailable(lost.to_string().into());
@@ -496,6 +571,9 @@ impl Link {
         if self.core.borrow().stop.is_some() {
             return Poll::Ready(Lost::Closed);
         }
+        if self.core.borrow().has_left() {
+            return Poll::Ready(Lost::Demoted);
+        }
         if let Err(error) = self.poll_write(stream, cx) {
             return Poll::Ready(Lost::broken(&error));
         }
@@ -513,7 +591,7 @@ impl Link {
 
     fn poll_write(&self, stream: &mut Stream, cx: &mut Context<'_>) -> io::Result<()> {
         let mut core = self.core.borrow_mut();
-        while !core.outbox.unsent().is_empty() {
+        while !core.outbox.unsent().is_empty() && !core.leaving {
             match Pin::new(&mut *stream).poll_write(cx, core.outbox.unsent())? {
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(len) => {
@@ -602,17 +680,28 @@ impl Link {
             _ => {}
         }
         let mut core = self.core.borrow_mut();
-        let Some(pending) = core.pending.pop_front() else {
+        let Some(mut pending) = core.pending.pop_front() else {
             return Err(Lost::Broken(
                 "the server sent a reply that nobody asked for".into(),
             ));
         };
+        let refusal = match self.role {
+            Role::Plain | Role::Pinned if is_error(frame) => redirect::refusal(self, frame),
+            _ => None,
+        };
+        let refused = refusal.map(|why| (why, core.outbox.oldest(pending.len).to_vec()));
         core.outbox.answered(pending.len);
         core.forget_messages();
         drop(core);
         let took = self.worker.now().since(pending.since);
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.worker.counters.upstream.observe(took, 1);
+        if let Some((why, bytes)) = refused {
+            match redirect::take(self, pending.target, pending.repeatable, why, bytes) {
+                None => return Ok(()),
+                Some(target) => pending.target = target,
+            }
+        }
         reply::answered(self, pending.target, pending.since, frame)
     }
 
@@ -623,6 +712,16 @@ impl Link {
 }
 
 impl Core {
+    /// Whether everything that was sent before it was left is answered.
+    fn has_left(&self) -> bool {
+        self.leaving && self.outbox.is_settled()
+    }
+
+    /// Whether the task is asked to end for good.
+    fn ends(&self) -> bool {
+        matches!(self.stop, Some(Lost::Closed | Lost::Replaced))
+    }
+
     /// Which unanswered commands may be sent again: those that never left, and those that are
     /// idempotent. A read that was followed by a write of the same client is not repeated: it
     /// would see that write.

@@ -56,6 +56,11 @@ impl Outbox {
         }
     }
 
+    /// The oldest `len` bytes that wait for an answer.
+    pub fn oldest(&self, len: usize) -> &[u8] {
+        &self.bytes[self.answered..self.answered + len]
+    }
+
     /// Bytes that wait for an answer.
     #[inline]
     pub fn len(&self) -> usize {
@@ -65,6 +70,11 @@ impl Outbox {
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether everything that was sent is answered.
+    pub fn is_settled(&self) -> bool {
+        self.sent == self.answered
     }
 
     /// How many of the commands with these lengths, oldest first, were sent, be it in part.

@@ -60,6 +60,8 @@ pub struct TlsSettings {
     pub config: Arc<ClientConfig>,
     /// The name to verify.
     pub name: ServerName<'static>,
+    /// That name is the configuration's, not the host's.
+    named: bool,
 }
 
 impl TlsSettings {
@@ -87,7 +89,21 @@ impl TlsSettings {
         Ok(Self {
             config: Arc::new(config),
             name,
+            named: tls.server_name.is_some(),
         })
+    }
+
+    /// The same for another server; its host is the name to verify unless one is configured.
+    #[must_use]
+    pub fn at(&self, host: &str) -> Self {
+        let name = ServerName::try_from(host.to_owned());
+        match name {
+            Ok(name) if !self.named => Self {
+                name,
+                ..self.clone()
+            },
+            _ => self.clone(),
+        }
     }
 }
 

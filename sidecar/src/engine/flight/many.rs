@@ -5,7 +5,11 @@ use std::{cell::Cell, rc::Rc};
 use policy::matcher::RuleId;
 
 use super::{
-    super::{Flow, Turn, reply::Target},
+    super::{
+        Flow, Turn,
+        gather::{Gather, Merge},
+        reply::Target,
+    },
     Keep, Waiter, ask_again, prefixed, tracked, waiter,
 };
 use crate::{
@@ -17,7 +21,7 @@ use crate::{
         write::{Reply, command},
     },
     tier::{Body, FillToken, Lookup, Origin, TierLink},
-    upstream::Lost,
+    upstream::{Link, Lost},
     worker::Worker,
 };
 
@@ -37,50 +41,109 @@ struct ManyKey {
     pttl: Cell<Option<i64>>,
 }
 
-/// Reads several keys over the tracked link; `None` if that is not possible now.
+/// Reads several keys over the tracked links; `None` if that is not possible now.
 pub fn read_many(
     turn: &Turn<'_>,
     session: &mut Session,
     rules: &[RuleId],
     keys: &[&[u8]],
 ) -> Option<Flow> {
-    let link = tracked(turn, session)?;
+    let worker = turn.worker;
+    let wanted = keys.iter().zip(rules).map(|(key, rule)| (*key, *rule));
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for (place, (key, rule)) in wanted.enumerate() {
+        let slot = if worker.is_cluster() {
+            worker.slot(key)
+        } else {
+            0
+        };
+        match groups.iter_mut().find(|group| group.slot == slot) {
+            Some(group) => group.keys.push((place, key, rule)),
+            None => groups.push(Group {
+                slot,
+                link: tracked(turn, &*worker.links_of_slot(session.db, slot)?)?,
+                keys: vec![(place, key, rule)],
+            }),
+        }
+    }
     let touches = Touches::Anything;
-    if session.must_wait(Lane::Tracked, touches) {
+    if let [group] = groups.as_slice() {
+        let lane = Lane::Tracked(group.link.server.number);
+        if session.must_wait(lane, touches) {
+            return Some(Flow::Wait);
+        }
+        let waiter = waiter(turn, session, (lane, touches));
+        group.read(turn, session.db, waiter);
+        return Some(Flow::Done);
+    }
+    if session.must_wait(Lane::Spread, touches) {
         return Some(Flow::Wait);
     }
-    let db = session.db;
-    let tier = &turn.worker.shared.tier;
-    let origin = link.tier.as_ref().map(TierLink::origin)?;
-    let read = Rc::new(ManyRead {
-        db,
-        keys: keys
-            .iter()
-            .zip(rules)
-            .map(|(key, rule)| ManyKey {
-                key: (*key).into(),
-                rule: *rule,
-                token: tier.begin_fill(Lookup { db, key }, origin),
-                pttl: Cell::new(None),
-            })
-            .collect(),
-        origin,
-        sent: Tick::now(),
-        waiter: waiter(turn, session, touches),
-    });
-    let wire_keys: Vec<Vec<u8>> = keys.iter().map(|key| prefixed(turn, key)).collect();
-    for (index, key) in wire_keys.iter().enumerate() {
-        turn.worker.counters.rules[usize::from(rules[index].0)]
-            .misses
-            .inc();
-        link.send(Target::ManyTtl(Rc::clone(&read), index), false, |out| {
-            command(out, &[b"PTTL", key]);
-        });
+    let places = groups
+        .iter()
+        .map(|group| group.keys.iter().map(|(place, ..)| *place).collect());
+    let merge = Merge::Places(places.collect());
+    let (id, proto) = (session.command, session.proto);
+    let number = session.reserve(Lane::Spread, touches);
+    let gather = Gather::new(turn.client, number, id, proto, merge, groups.len());
+    for (index, group) in groups.iter().enumerate() {
+        let waiter = Waiter {
+            client: Rc::clone(turn.client),
+            number,
+            command: id,
+            since: worker.now(),
+            part: Some(gather.part(index)),
+        };
+        group.read(turn, session.db, waiter);
     }
-    let mut words: Vec<&[u8]> = vec![b"MGET"];
-    words.extend(wire_keys.iter().map(Vec::as_slice));
-    link.send(Target::ManyValue(read), false, |out| command(out, &words));
     Some(Flow::Done)
+}
+
+/// Keys that one server can be asked for together.
+struct Group<'a> {
+    slot: u16,
+    link: Rc<Link>,
+    /// Place in the command, key, rule.
+    keys: Vec<(usize, &'a [u8], RuleId)>,
+}
+
+impl Group<'_> {
+    fn read(&self, turn: &Turn<'_>, db: u16, waiter: Waiter) {
+        let worker = turn.worker;
+        let tier = &worker.shared.tier;
+        let link = &self.link;
+        let origin = link.tier.as_ref().map(TierLink::origin).unwrap_or_default();
+        // Without a slot in the tier nothing is kept.
+        let keeps = link.tier.is_some();
+        let keys = self.keys.iter().map(|(_, key, rule)| ManyKey {
+            key: (*key).into(),
+            rule: *rule,
+            token: keeps
+                .then(|| tier.begin_fill(Lookup { db, key }, origin))
+                .flatten(),
+            pttl: Cell::new(None),
+        });
+        let read = Rc::new(ManyRead {
+            db,
+            keys: keys.collect(),
+            origin,
+            sent: Tick::now(),
+            waiter,
+        });
+        let mut wire_keys: Vec<Vec<u8>> = Vec::with_capacity(self.keys.len());
+        for (index, (_, key, rule)) in self.keys.iter().enumerate() {
+            let rules = &worker.counters.rules;
+            rules[usize::from(rule.0)].misses.inc();
+            let key = prefixed(turn, key);
+            link.send(Target::ManyTtl(Rc::clone(&read), index), false, |out| {
+                command(out, &[b"PTTL", &key]);
+            });
+            wire_keys.push(key);
+        }
+        let mut words: Vec<&[u8]> = vec![b"MGET"];
+        words.extend(wire_keys.iter().map(Vec::as_slice));
+        link.send(Target::ManyValue(read), false, |out| command(out, &words));
+    }
 }
 
 impl ManyRead {
@@ -154,12 +217,14 @@ impl ManyRead {
             number,
             command,
             since,
+            part,
         } = &self.waiter;
         let waiter = Waiter {
             client: Rc::clone(client),
             number: *number,
             command: *command,
             since: *since,
+            part: part.clone(),
         };
         ask_again(worker, waiter, self.db, &words, lost);
     }

@@ -145,6 +145,7 @@ fn send_behind_barrier(
         client: Rc::clone(turn.client),
         number,
         command: request.spec.id(),
+        hops: 0,
         after: None,
     };
     link.send(Target::Barrier(Box::new((target, bytes))), false, |out| {
@@ -207,6 +208,7 @@ pub(super) fn send(
         client: Rc::clone(turn.client),
         number,
         command,
+        hops: 0,
         after,
     };
     link.send(Target::Client(target), false, |out| {

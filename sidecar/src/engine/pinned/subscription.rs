@@ -5,11 +5,12 @@ use std::rc::Rc;
 
 use super::{
     super::{
-        Flow, Request, Turn, local,
+        Flow, Request, Turn, forward, local,
         memory::{self, Names},
         refuse,
         reply::Target,
     },
+    clustered,
     sending::{send_alone, send_plain},
     settle, transaction,
 };
@@ -66,6 +67,8 @@ pub(super) fn while_subscribed(
             "ERR MULTI, WATCH and MONITOR are not possible while subscribed: use another connection",
         ),
         Class::Pin(pin) => send_alone(turn, session, pin, request),
+        // Keys are elsewhere than channels.
+        _ if turn.worker.is_cluster() => forward::forward(turn, session, request),
         _ => send_plain(turn, session, request),
     }
 }
@@ -87,6 +90,9 @@ pub(super) fn subscribe(turn: &Turn<'_>, session: &mut Session, request: Request
     let Some(pinned) = &mut session.pinned else {
         return Flow::Wait;
     };
+    if let Some(error) = clustered::other_server(turn, &pinned.link, request) {
+        return refuse(turn, session, error);
+    }
     let names = args.len() - 1;
     let subscribed = pinned.subscribed.get_or_insert_default();
     subscribed.names.follow(spec.id(), &args[1..]);

@@ -8,7 +8,7 @@ use super::{
         Flow, Request, Turn, forward, local, refuse,
         reply::{After, ReplyChange, Target},
     },
-    Pinned,
+    Pinned, clustered,
     sending::{prepare, rule, send, send_alone, send_and_wait, send_plain, wait_for},
 };
 use crate::{
@@ -21,6 +21,8 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Transaction {
     pub(super) phase: Phase,
+    /// `MULTI` itself goes out with the first command.
+    pub(super) begins: bool,
     /// A queued command may have written any key.
     pub(super) flush: bool,
     /// Keys marked as being written until it ends.
@@ -145,14 +147,13 @@ pub(super) fn queue_keyed(
         .map(|(index, ms)| (Box::from(request.args[*index as usize]), *ms));
     pinned.transaction.follow.extend(follow);
     let link = Rc::clone(&pinned.link);
-    send(
-        turn,
-        session,
-        &link,
-        request.spec.id(),
-        None,
-        &prepared.bytes,
-    );
+    let id = request.spec.id();
+    if std::mem::take(&mut pinned.transaction.begins) {
+        let number = clustered::begin(turn, session, &link, id, prepared.bytes);
+        wait_for(session, number, false);
+    } else {
+        send(turn, session, &link, id, None, &prepared.bytes);
+    }
     Flow::Done
 }
 
@@ -169,7 +170,7 @@ pub(super) fn exec(turn: &Turn<'_>, session: &mut Session, request: Request<'_>)
     };
     if pinned.transaction.phase == Phase::Aborted {
         after.settle(turn.worker);
-        link.send(Target::Ignore, false, |out| {
+        link.send(Target::Ignore(0), false, |out| {
             write_command(&[b"DISCARD"], out);
         });
         pinned.transaction.phase = Phase::None;
