@@ -189,6 +189,17 @@ fn read_secrets(read: &mut Read, files: &mut Files, problems: &mut Problems) {
         if let Some(path) = &upstream.password_file {
             credentials.password = files.secret("upstream.passwordFile", path.as_ref(), problems);
         }
+        if let Some(sentinel) = &upstream.sentinel {
+            if let Some(path) = &sentinel.username_file {
+                let place = "upstream.sentinel.usernameFile";
+                let name = files.secret(place, path.as_ref(), problems);
+                credentials.sentinel_username = name.map(|name| name.expose().to_owned());
+            }
+            if let Some(path) = &sentinel.password_file {
+                let place = "upstream.sentinel.passwordFile";
+                credentials.sentinel_password = files.secret(place, path.as_ref(), problems);
+            }
+        }
         if let Some(tls) = &upstream.tls {
             for (place, path, pem) in [
                 (

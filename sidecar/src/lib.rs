@@ -16,6 +16,7 @@ pub mod admin;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod discovery;
 pub mod http;
 pub mod measure;
 pub mod metrics;

@@ -27,7 +27,7 @@ use crate::{
     admin,
     client::{Client, together::Together},
     config::{self, Listen, Loaded},
-    control, http,
+    control, discovery, http,
     listener::{Accepted, BACKLOG, Dealer},
     resp::Proto,
     state::{Active, Shared},
@@ -127,6 +127,7 @@ async fn control_thread(
     ));
     control.spawn(config::watch(Arc::clone(&shared), source));
     control.spawn(control::run(Arc::clone(&shared), dial));
+    control.spawn(discovery::run(Arc::clone(&shared)));
     shared.ready.store(true, Release);
     announce(&shared.active(), &listen);
 

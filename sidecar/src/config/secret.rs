@@ -13,6 +13,10 @@ pub struct Credentials {
     pub username: Option<String>,
     /// Password at Redis; absent means no `AUTH`.
     pub password: Option<Secret>,
+    /// ACL user at the Sentinels; absent means the `default` user.
+    pub sentinel_username: Option<String>,
+    /// Password at the Sentinels; absent means no `AUTH` there.
+    pub sentinel_password: Option<Secret>,
     /// What apps must give with `AUTH`; absent: nothing is asked for.
     pub local_password: Option<Secret>,
     /// Certificate authorities to trust, PEM; absent means those of the system.
