@@ -2,6 +2,7 @@
 //! shown, keys, values and secrets never (P10).
 
 mod measured;
+mod topology;
 
 use policy::{
     CompiledRule, Span,
@@ -34,6 +35,7 @@ pub(super) fn state(shared: &Shared) -> Value {
             "database": active.config.keyspace.database,
         },
         "connection": connection(&active, &facts),
+        "topology": topology::topology(shared, &active),
         "coherence": coherence(&facts.coherence),
         "observedStaleness": measured::staleness(shared),
         "localTier": local_tier(shared),

@@ -142,7 +142,7 @@ impl Watch {
         let mut asking = JoinSet::new();
         for address in self.sentinels.iter().take(SENTINELS).cloned() {
             let conn = self.conns.remove(&address);
-            let to = self.to_sentinel(endpoint, &address);
+            let to = to_sentinel(endpoint, &address);
             asking.spawn(ask(to, address, conn, name.clone()));
         }
         let mut failures = Vec::new();
@@ -284,28 +284,28 @@ impl Watch {
         }
     }
 
-    /// Sentinels have a login of their own, or none.
-    fn to_sentinel(&self, endpoint: &Endpoint, address: &Address) -> Endpoint {
-        let mut to = endpoint.at(address);
-        let credentials = &mut to.credentials;
-        credentials.username = credentials.sentinel_username.take();
-        credentials.password = credentials.sentinel_password.take();
-        to
-    }
-
     /// Subscribes to every Sentinel that is not listened to yet.
     fn listen(&mut self, endpoint: &Endpoint, name: &str) {
         while self.listening.try_join_next().is_some() {}
         self.listeners.retain(|_, listener| !listener.is_finished());
         for address in self.sentinels.iter().take(SENTINELS) {
             if !self.listeners.contains_key(address) {
-                let to = self.to_sentinel(endpoint, address);
+                let to = to_sentinel(endpoint, address);
                 let listener = listen::run(to, name.to_owned(), self.events.clone());
                 let handle = self.listening.spawn(listener);
                 self.listeners.insert(address.clone(), handle);
             }
         }
     }
+}
+
+/// Sentinels have a login of their own, or none.
+fn to_sentinel(endpoint: &Endpoint, address: &Address) -> Endpoint {
+    let mut to = endpoint.at(address);
+    let credentials = &mut to.credentials;
+    credentials.username = credentials.sentinel_username.take();
+    credentials.password = credentials.sentinel_password.take();
+    to
 }
 
 async fn ask(to: Endpoint, sentinel: Address, conn: Option<Conn>, name: String) -> Asked {

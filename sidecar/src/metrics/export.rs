@@ -249,6 +249,7 @@ impl Counters {
             &table::UPSTREAM_RETRIES,
             self.sum(|counters| &counters.upstream_retries),
         );
+        self.topology(families);
         let offline = self.shared.offline.figures();
         families.plain(&table::OFFLINE_COMMANDS, offline.commands);
         let dropped = [(["full"], offline.full), (["expired"], offline.expired)];
@@ -257,6 +258,25 @@ impl Counters {
             &table::UPSTREAM_REDIRECTS,
             self.sum(|counters| &counters.redirects),
         );
+    }
+
+    fn topology(&self, families: &mut Families) {
+        if self.shared.upstream.facts().connection == Connection::None {
+            return;
+        }
+        let topology = self.shared.topology.load();
+        let replicas: usize = topology.nodes.iter().map(|node| node.replicas.len()).sum();
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        families.labelled(
+            &table::UPSTREAM_NODES,
+            [
+                (["primary"], count(topology.nodes.len())),
+                (["replica"], count(replicas)),
+            ],
+        );
+        let facts = self.shared.topology.facts();
+        families.plain(&table::TOPOLOGY_CHANGES, facts.changes);
+        families.plain(&table::TOPOLOGY_REFUSED, facts.refused);
     }
 
     fn memory(&self, families: &mut Families) {

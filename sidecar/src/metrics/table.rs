@@ -116,6 +116,13 @@ metrics! {
     OFFLINE_DROPPED Counter "pannier_offline_queue_dropped_total" ["reason"]
         "Commands that failed instead: full (maxCommands waited, or 64 MiB), expired (maxWait was over).";
 
+    UPSTREAM_NODES Gauge "pannier_upstream_nodes" ["role"]
+        "Servers that are known; role is primary or replica. Absent when the sidecar is memory only.";
+    TOPOLOGY_CHANGES Counter "pannier_topology_changes_total" []
+        "Changes of the servers that are known: fail-overs, slots that moved, nodes that came or went.";
+    TOPOLOGY_REFUSED Counter "pannier_topology_refused_total" []
+        "Descriptions of a cluster that contradict themselves and were refused; what is known stays, the local tier is emptied.";
+
     MEMORY_KEYS Gauge "pannier_memory_keys" []
         "Keys of memory mode and of rules with cache LocalOnly.";
     MEMORY_USED Gauge "pannier_memory_used_bytes" []

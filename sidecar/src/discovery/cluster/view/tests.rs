@@ -289,7 +289,7 @@ fn absurd_numbers_of_nodes_are_refused() {
     let node = "a h 1 replica online";
     let crowd = vec![node; MAX_NODES + 1];
     assert!(refused(&[shard("0 5", &crowd)]).contains("more than 4096 nodes"));
-    let rows = vec!["[0 0 [h 1 a]]"; 10].join(" ");
+    let rows = ["[0 0 [h 1 a]]"; 10].join(" ");
     let error = slots_of(&resp(&format!("[{rows}]"))).unwrap_err();
     assert!(matches!(error, Untrusted::TwoOwners { .. }));
 }
