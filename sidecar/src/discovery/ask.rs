@@ -50,6 +50,7 @@ impl Conn {
             proto: Proto::Resp2,
             db: 0,
             tracking: false,
+            readonly: false,
         };
         let connected = endpoint
             .connect(handshake)
