@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench fmt generate
+.PHONY: help run test soak check bench fmt generate
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 RESULTS := $(TARGET)/tests
@@ -17,10 +17,12 @@ run: ## Serve examples/analytics.yaml on localhost, memory only (needs only Rust
 test: ## Run every test, against real servers and clients (fetched first, nothing is installed)
 	@echo "building (about 8 minutes the first time on two cores), fetching servers and clients (1 minute the first time), testing (about 3 minutes)"
 	@cargo build -p pannier-sidecar
+	@cargo build -p pannier-sidecar --features planted-bugs --bin pannier-sidecar-planted
 	@cargo run --quiet -p pannier-e2e --bin e2e-fetch
 	@mkdir -p $(RESULTS) && : > $(RESULTS)/skipped
 	@status=0; \
 	PANNIER_SIDECAR_BIN=$(abspath $(TARGET))/debug/pannier-sidecar \
+	PANNIER_PLANTED_BIN=$(abspath $(TARGET))/debug/pannier-sidecar-planted \
 	PANNIER_SKIP_LOG=$(abspath $(RESULTS))/skipped \
 	cargo test --workspace --no-fail-fast 2>&1 | tee $(RESULTS)/output || status=$$?; \
 	echo; \
@@ -31,6 +33,11 @@ test: ## Run every test, against real servers and clients (fetched first, nothin
 	   END { printf "total: %d passed, %d failed, %d ignored, %d skipped\n", passed, failed, ignored, skipped }' \
 	  $(RESULTS)/output | tee $(RESULTS)/summary; \
 	exit $$status
+
+soak: ## Judge a million reads of each topology under faults (says first how long it takes)
+	@cargo build --release -p pannier-sidecar
+	@PANNIER_SIDECAR_BIN=$(abspath $(TARGET))/release/pannier-sidecar \
+	cargo run --quiet --release -p pannier-e2e --bin soak
 
 check: ## Check formatting, lints, licences and the fast tests (no servers)
 	cargo fmt --all --check

@@ -7,7 +7,15 @@
 //! faults. What it cannot see is in `docs/checker.md`.
 
 pub mod check;
+pub mod client;
+pub mod keys;
 pub mod report;
+pub mod request;
+pub mod run;
+pub mod schedule;
+pub mod servers;
+pub mod stage;
+pub mod workload;
 
 /// Nanoseconds since the history began.
 pub type Nanos = u64;

@@ -13,6 +13,7 @@ pub mod liar;
 pub mod packages;
 pub mod ports;
 pub mod process;
+pub mod proxy;
 pub mod random;
 pub mod sentinel;
 pub mod server;

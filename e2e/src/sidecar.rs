@@ -33,6 +33,8 @@ pub struct SidecarOptions {
     pub files: Vec<(String, String)>,
     /// Whether the configuration is passed with `--config`.
     pub with_config: bool,
+    /// Another program than [`program`].
+    pub program: Option<PathBuf>,
 }
 
 /// A running sidecar; killed when dropped.
@@ -59,6 +61,7 @@ impl SidecarOptions {
             flags: Vec::new(),
             files: Vec::new(),
             with_config: true,
+            program: None,
         }
     }
 
@@ -316,7 +319,7 @@ fn command(options: &SidecarOptions, folder: &Folder) -> Command {
     for (name, content) in &options.files {
         folder.write(name, content);
     }
-    let mut command = Command::new(program());
+    let mut command = Command::new(options.program.as_deref().unwrap_or_else(|| program()));
     // What the machine happens to have set must not reach the process under test.
     for (name, _) in std::env::vars() {
         if name.starts_with("PANNIER_") || name.starts_with("REDIS_") {
@@ -351,24 +354,42 @@ pub fn program() -> &'static Path {
         if let Some(path) = std::env::var_os("PANNIER_SIDECAR_BIN") {
             return path.into();
         }
-        let test = std::env::current_exe().expect("a test has a path");
-        let profile = test
-            .ancestors()
-            .find(|folder| folder.ends_with("debug") || folder.ends_with("release"))
-            .expect("cargo puts tests below a folder named after the profile");
-        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        build
-            .args(["build", "--quiet", "-p", "pannier-sidecar", "--target-dir"])
-            .arg(profile.parent().expect("the profile is in a target folder"))
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-        if profile.ends_with("release") {
-            build.arg("--release");
-        }
-        if let Err(error) = crate::packages::run("build pannier-sidecar", &mut build) {
-            unusable(&error.to_string());
-        }
-        profile.join("pannier-sidecar")
+        build("pannier-sidecar", &[])
     })
+}
+
+/// The binary with planted bugs: `$PANNIER_PLANTED_BIN`, else built now.
+pub fn planted_program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        std::env::var_os("PANNIER_PLANTED_BIN").map_or_else(
+            || build("pannier-sidecar-planted", &["--features", "planted-bugs"]),
+            PathBuf::from,
+        )
+    })
+}
+
+/// Builds a program of the sidecar's crate next to the running test.
+fn build(name: &str, flags: &[&str]) -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let profile = test
+        .ancestors()
+        .find(|folder| folder.ends_with("debug") || folder.ends_with("release"))
+        .expect("cargo puts tests below a folder named after the profile");
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build
+        .args(["build", "--quiet", "-p", "pannier-sidecar", "--bin", name])
+        .args(flags)
+        .arg("--target-dir")
+        .arg(profile.parent().expect("the profile is in a target folder"))
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    if profile.ends_with("release") {
+        build.arg("--release");
+    }
+    if let Err(error) = crate::packages::run(&format!("build {name}"), &mut build) {
+        unusable(&error.to_string());
+    }
+    profile.join(name)
 }
 
 fn merge(into: &mut Json, more: Json) {

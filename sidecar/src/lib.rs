@@ -20,6 +20,7 @@ pub mod discovery;
 pub mod http;
 pub mod measure;
 pub mod metrics;
+pub mod planted;
 pub mod state;
 pub mod telemetry;
 pub mod worker;

@@ -16,7 +16,7 @@ const FAILED: u8 = 1;
 /// The configuration is wrong.
 const MISCONFIGURED: u8 = 2;
 
-fn main() -> ExitCode {
+pub fn main() -> ExitCode {
     let args = Args::parse();
     let env = Env::of_process();
     if args.check {

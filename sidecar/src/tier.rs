@@ -40,7 +40,11 @@ pub use self::{
     ranges::{Range, Ranges, Span},
     sorted::Sorted,
 };
-use crate::{clock::Tick, resp::write::Reply};
+use crate::{
+    clock::Tick,
+    planted::{self, Bug},
+    resp::write::Reply,
+};
 
 /// What an entry costs beside its own allocation: allocator header and rounding, the eviction
 /// list's node, its slot in the hash table, its share of the ghosts. Measured by `bench/`.
@@ -287,10 +291,12 @@ impl Tier {
         let hash = self.hash(key);
         let slot = hash.in_db(meta.db);
         let mut shard = self.shard(hash);
-        let admitted = shard.guards.end_fill(at, token)
-            && self.generation.load(Acquire) == token.generation
-            && self.links.is_current(meta.origin);
+        let admitted = planted::is(Bug::LateFill)
+            || shard.guards.end_fill(at, token, || body.digest())
+                && self.generation.load(Acquire) == token.generation
+                && self.links.is_current(meta.origin);
         if !admitted {
+            shard.pass_by(slot, at, meta.origin.link, Some(body));
             return false;
         }
         let entry = match shard.cache.peek(&slot) {
@@ -314,9 +320,21 @@ impl Tier {
         true
     }
 
-    /// Gives a token back without a value.
+    /// Gives a token back without a value: no reply came.
     pub fn cancel_fill(&self, at: Lookup<'_>, token: FillToken) {
-        self.shard(self.hash(at.key)).guards.end_fill(at, token);
+        self.shard(self.hash(at.key))
+            .guards
+            .end_fill(at, token, || 0);
+    }
+
+    /// Gives a token back: a reply came and goes to the app, but is not kept. `None`: it says
+    /// nothing that could be compared.
+    pub fn pass_by(&self, at: Lookup<'_>, token: FillToken, link: u16, body: Option<Body<'_>>) {
+        let hash = self.hash(at.key);
+        let mut shard = self.shard(hash);
+        let digest = || body.map_or(0, |body| body.digest());
+        shard.guards.end_fill(at, token, digest);
+        shard.pass_by(hash.in_db(at.db), at, link, body);
     }
 
     /// Drops a key in every database and voids its fills: it changed, or may have.
@@ -327,11 +345,17 @@ impl Tier {
     /// Marks a write of `key` as in flight: the entry is dropped and nothing is kept until
     /// [`Tier::end_write`].
     pub fn begin_write(&self, key: &[u8]) {
+        if planted::is(Bug::WriteMarks) {
+            return;
+        }
         self.change(key, Guards::begin_write);
     }
 
     /// The write was answered, or will never be.
     pub fn end_write(&self, key: &[u8]) {
+        if planted::is(Bug::WriteMarks) {
+            return;
+        }
         self.change(key, Guards::end_write);
     }
 
@@ -394,6 +418,21 @@ impl Tier {
                 shard.cache.remove(&slot);
             }
         }
+    }
+}
+
+impl Shard {
+    /// An app is told what is not kept. What another link has read, or is reading, may be older;
+    /// it stays only if it says the same.
+    fn pass_by(&mut self, slot: u64, at: Lookup<'_>, link: u16, body: Option<Body<'_>>) {
+        let differs = self.cache.peek(&slot).is_some_and(|kept| {
+            kept.entry.is(at) && kept.entry.origin().link != link && Some(kept.entry.body()) != body
+        });
+        if differs {
+            self.cache.remove(&slot);
+        }
+        let digest = body.map_or(0, |body| body.digest());
+        self.guards.tell(at.key, link, digest);
     }
 }
 

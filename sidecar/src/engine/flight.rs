@@ -32,6 +32,7 @@ use crate::{
     },
     clock::Tick,
     command::CommandId,
+    planted::{self, Bug},
     resp::{
         Proto,
         reply::{integer, is_error},
@@ -151,7 +152,10 @@ fn join(
     else {
         return false;
     };
-    if !turn.worker.shared.tier.is_current(at, flight.token) {
+    let is_current = turn.worker.shared.tier.is_current(at, flight.token);
+    // What was sent longer ago may bring what was overwritten longer ago than P1 allows.
+    let is_young = turn.worker.now().since(flight.sent) < turn.worker.max_staleness();
+    if !(is_current && is_young || planted::is(Bug::Join)) {
         return false;
     }
     turn.worker.counters.coalesced.inc();
@@ -192,12 +196,34 @@ impl Flight {
     /// The value has come: keep it if that is still allowed, and answer everyone who waits.
     pub fn value(self: Rc<Self>, worker: &Rc<Worker>, frame: &[u8]) {
         self.land(worker);
-        self.keep(worker, frame);
+        if !planted::keeps_late(&self, worker, frame) {
+            self.keep(worker, frame);
+        }
         for waiter in self.waiters.take() {
+            if self.ended_before(&waiter) {
+                self.ask_again(worker, waiter, &Lost::Closed);
+                continue;
+            }
             waiter.answer(worker, is_error(frame), |out, proto| {
                 self.write(waiter.command, frame, proto, out);
             });
         }
+    }
+
+    /// Whether the key's time to live was over when that reader joined: the reply was long on its
+    /// way.
+    fn ended_before(&self, waiter: &Waiter) -> bool {
+        let left = self.pttl.get().and_then(|left| u64::try_from(left).ok());
+        left.is_some_and(|left| {
+            waiter.since.since(self.sent) > Duration::from_millis(left.saturating_add(1))
+        })
+    }
+
+    fn ask_again(&self, worker: &Rc<Worker>, waiter: Waiter, lost: &Lost) {
+        let name = self.question.command(waiter.command);
+        self.question.with_words(name, &self.key, |words| {
+            ask_again(worker, waiter, self.db, words, lost);
+        });
     }
 
     /// No value will come over this link: the readers' commands are forwarded over the shared one.
@@ -211,10 +237,7 @@ impl Flight {
             self.token,
         );
         for waiter in self.waiters.take() {
-            let name = self.question.command(waiter.command);
-            self.question.with_words(name, &self.key, |words| {
-                ask_again(worker, waiter, self.db, words, lost);
-            });
+            self.ask_again(worker, waiter, lost);
         }
     }
 
@@ -231,7 +254,7 @@ impl Flight {
         }
     }
 
-    fn keep(&self, worker: &Worker, frame: &[u8]) {
+    pub(crate) fn keep(&self, worker: &Worker, frame: &[u8]) {
         let at = Lookup {
             db: self.db,
             key: &self.key,
@@ -253,7 +276,10 @@ impl Flight {
         };
         match body {
             Some(body) => keep.fill(worker, self.token, self.pttl.get(), body),
-            None => worker.shared.tier.cancel_fill(at, self.token),
+            None => worker
+                .shared
+                .tier
+                .pass_by(at, self.token, self.origin.link, None),
         }
     }
 
@@ -283,12 +309,14 @@ impl Keep<'_> {
     fn fill(&self, worker: &Worker, token: FillToken, pttl: Option<i64>, body: Body<'_>) {
         let counters = &worker.counters.rules[usize::from(self.rule.0)];
         match self.meta(worker, pttl, body) {
-            None => worker.shared.tier.cancel_fill(
+            None => worker.shared.tier.pass_by(
                 Lookup {
                     db: self.db,
                     key: self.key,
                 },
                 token,
+                self.origin.link,
+                Some(body),
             ),
             Some((meta, max_size))
                 if worker
@@ -317,7 +345,9 @@ impl Keep<'_> {
             sent_ms.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
         };
         let expires_ms = match pttl? {
-            left @ 0.. => Some(sent_ms.saturating_add(left.unsigned_abs())),
+            left @ 0.. if !planted::is(Bug::Expiry) => {
+                Some(sent_ms.saturating_add(left.unsigned_abs()))
+            }
             _ => None,
         };
         let mut deadline_ms = expires_ms.unwrap_or(u64::MAX);
@@ -371,8 +401,20 @@ fn ask_again(worker: &Rc<Worker>, waiter: Waiter, db: u16, words: &[&[u8]], lost
     if let (None, Some(link)) = (&part, &plain) {
         client.session.borrow_mut().put(number, forward::lane(link));
     }
+    // All words of MGET are keys; elsewhere only the first is.
+    let keys = if id == CommandId::Mget {
+        words.len() - 1
+    } else {
+        1
+    };
     let after = After {
         part,
+        // What another event loop has kept may be older than the reply.
+        keys: words[1..]
+            .iter()
+            .take(keys)
+            .map(|key| Box::from(*key))
+            .collect(),
         ..After::default()
     };
     let target = ClientTarget {
@@ -380,7 +422,7 @@ fn ask_again(worker: &Rc<Worker>, waiter: Waiter, db: u16, words: &[&[u8]], lost
         number,
         command: id,
         hops: 0,
-        after: (!after.is_nothing()).then(|| Box::new(after)),
+        after: Some(Box::new(after)),
     };
     let bytes = words.iter().map(|word| word.len() + 16).sum();
     let waits = |link: &Rc<Link>| offline::admit(worker, link, bytes, lost.clone()).is_ok();
@@ -392,9 +434,7 @@ fn ask_again(worker: &Rc<Worker>, waiter: Waiter, db: u16, words: &[&[u8]], lost
                 crate::resp::write::header(out, b'*', words.len());
                 crate::resp::write::bulk(out, words[0]);
                 for (index, word) in words[1..].iter().enumerate() {
-                    // All words of MGET are keys; elsewhere only the first is.
-                    let is_key = index == 0 || id == CommandId::Mget;
-                    let word = if is_key {
+                    let word = if index < keys {
                         active.key_in_redis(word)
                     } else {
                         word.to_vec()

@@ -13,6 +13,7 @@ use crate::{
     command::{CommandId, Prefix, ReplyRewrite, Stripped, strip_exec_reply, strip_reply},
     measure,
     metrics::Flush,
+    planted::{self, Bug},
     resp::{
         Proto,
         reply::{Value, integer, is_error},
@@ -415,7 +416,12 @@ fn prove(link: &Link, worker: &Worker, sent: Tick) {
     if let Some(tier) = &link.tier
         && link.fills.get()
     {
-        tier.prove(sent, worker.max_staleness());
+        let dated = if planted::is(Bug::ProofDate) {
+            worker.now()
+        } else {
+            sent
+        };
+        tier.prove(dated, worker.max_staleness());
     }
 }
 
@@ -487,11 +493,14 @@ pub fn pushed(link: &Link, frame: &[u8]) -> Result<(), Lost> {
                 if !own.is_some_and(|key| measure::probe::arrived(link, key)) {
                     worker.counters.invalidations.inc();
                 }
-                if let Some(key) = own {
+                if let Some(key) = own
+                    && !(planted::is(Bug::TextKeys) && std::str::from_utf8(key).is_err())
+                {
                     worker.shared.tier.invalidate(key);
                 }
             }
         }
+        [Value::Text(b"invalidate"), Value::Null] if planted::is(Bug::NullPush) => {}
         [Value::Text(b"invalidate"), Value::Null] => {
             worker.counters.flushes[Flush::ServerFlush as usize].inc();
             worker.shared.tier.flush();

@@ -15,6 +15,8 @@
 //! | 23 | 3 | length of the key |
 //! | 26 | – | key, then body |
 
+use std::hash::BuildHasher as _;
+
 use super::{parts::Parts, ranges::Ranges, sorted::Sorted};
 
 const HEADER: usize = 26;
@@ -32,7 +34,7 @@ pub struct Origin {
 }
 
 /// What is known about a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Body<'a> {
     /// There is no such key.
     Missing,
@@ -83,6 +85,11 @@ pub struct Lookup<'a> {
 // === impl Body ===
 
 impl Body<'_> {
+    /// Equal bodies have equal digests.
+    pub fn digest(&self) -> u64 {
+        foldhash::fast::FixedState::default().hash_one(self)
+    }
+
     /// Bytes of the value, which a rule may bound.
     pub fn size(&self) -> usize {
         match self {

@@ -28,7 +28,25 @@ struct Guard {
     fills: Vec<Fill>,
     /// Writes in flight.
     writes: u32,
+    /// What apps were told meanwhile that was not kept.
+    told: Vec<Told>,
 }
+
+/// A reply that apps have got and the tier has not. Replies over different links come in no order:
+/// a read that another link began before is kept only if it says the same, or what apps see would
+/// go back (promise P2).
+#[derive(Clone, Copy)]
+struct Told {
+    /// The link it came over.
+    link: u16,
+    /// Digest of the reply.
+    digest: u64,
+    /// Reads with higher numbers were begun later, and bring nothing older.
+    last: u64,
+}
+
+/// Replies to remember per key; when there are more, reads that are in flight are not kept.
+const TOLD: usize = 8;
 
 #[derive(Clone, Copy)]
 struct Fill {
@@ -41,6 +59,13 @@ struct Fill {
 impl Fill {
     fn is(self, at: Lookup<'_>, token: FillToken) -> bool {
         self.id == token.id && self.db == at.db
+    }
+}
+
+impl Told {
+    /// Whether that read may bring something older.
+    fn concerns(&self, fill: Fill) -> bool {
+        fill.id <= self.last && fill.link != self.link
     }
 }
 
@@ -77,27 +102,65 @@ impl Guards {
         })
     }
 
-    /// Whether the token is still valid.
+    /// Whether the token is still valid and nothing that may be younger was told meanwhile: others
+    /// may join the read.
     pub fn is_current(&self, at: Lookup<'_>, token: FillToken) -> bool {
-        self.keys
-            .get(at.key)
-            .is_some_and(|guard| guard.fills.iter().any(|fill| fill.is(at, token)))
+        self.keys.get(at.key).is_some_and(|guard| {
+            let fill = guard.fills.iter().find(|fill| fill.is(at, token));
+            fill.is_some_and(|fill| !guard.told.iter().any(|told| told.concerns(*fill)))
+        })
     }
 
-    /// Takes the token back; whether it was still valid.
-    pub fn end_fill(&mut self, at: Lookup<'_>, token: FillToken) -> bool {
+    /// Takes the token back; whether it was still valid. `digest` is asked for what was read.
+    pub fn end_fill(
+        &mut self,
+        at: Lookup<'_>,
+        token: FillToken,
+        digest: impl FnOnce() -> u64,
+    ) -> bool {
         let Some(guard) = self.keys.get_mut(at.key) else {
             return false;
         };
         let Some(place) = guard.fills.iter().position(|fill| fill.is(at, token)) else {
             return false;
         };
-        let Fill { link, .. } = guard.fills.swap_remove(place);
+        let fill = guard.fills.swap_remove(place);
+        let mut before = guard.told.iter().filter(|told| told.concerns(fill));
+        if let Some(first) = before.next() {
+            let digest = digest();
+            if first.digest != digest || before.any(|told| told.digest != digest) {
+                self.forget_if_idle(at.key);
+                return false;
+            }
+        }
         // Replies over different links come in no order: one that was read earlier must not
         // displace this one.
-        guard.fills.retain(|fill| fill.link == link);
+        guard.fills.retain(|other| other.link == fill.link);
         self.forget_if_idle(at.key);
         true
+    }
+
+    /// Apps were told something about the key that is not kept.
+    pub fn tell(&mut self, key: &[u8], link: u16, digest: u64) {
+        // Nothing is in flight: nothing can come later that was read before.
+        let Some(guard) = self.keys.get_mut(key) else {
+            return;
+        };
+        let oldest = guard.fills.iter().map(|fill| fill.id).min();
+        guard.told.retain(|told| {
+            let same = told.link == link && told.digest == digest;
+            !same && oldest.is_some_and(|oldest| told.last >= oldest)
+        });
+        if guard.told.len() >= TOLD {
+            guard.fills.clear();
+            guard.told.clear();
+        }
+        guard.told.push(Told {
+            link,
+            digest,
+            last: self.next_id,
+        });
+        self.forget_if_idle(key);
     }
 
     /// Voids all tokens of a key.

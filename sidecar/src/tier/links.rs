@@ -18,7 +18,10 @@ use std::{
 use parking_lot::Mutex;
 
 use super::entry::Origin;
-use crate::clock::Tick;
+use crate::{
+    clock::Tick,
+    planted::{self, Bug},
+};
 
 /// Links at a time; one per event loop, server and database. Further ones do not fill the tier.
 const SLOTS: usize = 1024;
@@ -60,7 +63,8 @@ impl Links {
     #[inline]
     pub fn may_serve(&self, origin: Origin, now: Tick) -> bool {
         let slot = &self.slots[usize::from(origin.link)];
-        slot.epoch.load(Acquire) == origin.epoch && now.0 < slot.proven_until.load(Acquire)
+        slot.epoch.load(Acquire) == origin.epoch
+            && (now.0 < slot.proven_until.load(Acquire) || planted::is(Bug::Proof))
     }
 
     /// Whether the link is still in the life in which it made the read.
@@ -115,6 +119,9 @@ impl TierLink {
     /// The connection is lost or in doubt: drops all its entries at once. The answer is whether it
     /// had a proof to lose.
     pub fn break_proof(&self) -> bool {
+        if planted::is(Bug::Epoch) {
+            return true;
+        }
         let had = self.slot().proven_until.swap(0, AcqRel) > 0;
         self.slot().epoch.fetch_add(1, AcqRel);
         had

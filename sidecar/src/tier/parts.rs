@@ -37,7 +37,7 @@ pub enum Part<'a> {
 pub type Named<'a> = (&'a [u8], Part<'a>);
 
 /// Parts of a key: some of them, or all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Parts<'a> {
     /// Whether these are all the parts there are.
     pub complete: bool,

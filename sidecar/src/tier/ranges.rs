@@ -42,7 +42,7 @@ pub struct Range<'a> {
 }
 
 /// What is known of a list or a sorted set by position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ranges<'a>(&'a [u8]);
 
 impl Span {

@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Ranges and scores of a sorted set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sorted<'a>(&'a [u8]);
 
 impl<'a> Sorted<'a> {

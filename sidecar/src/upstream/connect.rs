@@ -13,6 +13,7 @@ use tokio_rustls::TlsConnector;
 use super::{stream::Stream, tls::TlsSettings, topology::Address};
 use crate::{
     config::Credentials,
+    planted::{self, Bug},
     resp::{
         Proto,
         reply::{ReplyError, Scanner, Value},
@@ -140,12 +141,15 @@ impl Endpoint {
     }
 
     async fn attempt(&self, wanted: Handshake) -> Result<Connected, ConnectError> {
-        let tcp = TcpStream::connect((self.host.as_str(), self.port))
-            .await
-            .map_err(|source| ConnectError::Tcp {
-                address: self.address(),
-                source,
-            })?;
+        let tcp = TcpStream::connect((
+            self.host.as_str(),
+            planted::port(wanted.tracking, self.port),
+        ))
+        .await
+        .map_err(|source| ConnectError::Tcp {
+            address: self.address(),
+            source,
+        })?;
         tcp.set_nodelay(true).map_err(ConnectError::Broken)?;
         keep_alive(&tcp).map_err(ConnectError::Broken)?;
         let stream = match &self.tls {
@@ -206,7 +210,11 @@ impl Endpoint {
                         answer,
                     });
                 }
-                (reply, _) if step.command == "HELLO" && is_replica(reply) => {
+                (reply, _)
+                    if step.command == "HELLO"
+                        && is_replica(reply)
+                        && !planted::is(Bug::Replica) =>
+                {
                     tracking_refused = Some("the server is a replica".to_owned());
                 }
                 _ => {}

@@ -161,7 +161,11 @@ impl ManyRead {
             .and_then(Value::list)
             .unwrap_or_default();
         for (index, key) in self.keys.iter().enumerate() {
-            let Some(token) = key.token else { continue };
+            let Some(token) = key.token else {
+                // A write was in flight: nothing is known of what other links read meanwhile.
+                worker.shared.tier.invalidate(&key.key);
+                continue;
+            };
             let at = Lookup {
                 db: self.db,
                 key: &key.key,
@@ -178,7 +182,10 @@ impl ManyRead {
                     keep.fill(worker, token, key.pttl.get(), Body::Text(text));
                 }
                 // MGET answers null for a key of another type as well.
-                _ => worker.shared.tier.cancel_fill(at, token),
+                _ => worker
+                    .shared
+                    .tier
+                    .pass_by(at, token, self.origin.link, None),
             }
         }
         self.waiter

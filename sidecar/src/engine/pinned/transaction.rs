@@ -14,6 +14,7 @@ use super::{
 use crate::{
     client::session::Session,
     command::{Class, CommandId, KeyPositions, Local, Pin, ReplyRewrite, class, write_command},
+    planted::{self, Bug},
     resp::reply::Value,
 };
 
@@ -132,7 +133,11 @@ pub(super) fn queue_keyed(
         Ok(prepared) => prepared,
         Err(reason) => return abort(turn, session, &reason.message(request.args[0])),
     };
-    let after = forward::after(turn, request, &ruled, ReplyRewrite::None, found);
+    let after = if planted::is(Bug::TransactionKeys) {
+        After::default()
+    } else {
+        forward::after(turn, request, &ruled, ReplyRewrite::None, found)
+    };
     let Some(pinned) = &mut session.pinned else {
         return Flow::Wait;
     };
