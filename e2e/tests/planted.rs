@@ -65,12 +65,11 @@ fn the_checker_objects_to_every_rule_that_is_off() {
             seconds += outcome.took.as_secs_f64();
             (!outcome.verdict.is_clean()).then_some(outcome)
         });
-        match found {
-            Some(outcome) => println!("{}", line(plant, &outcome, reads, seconds)),
-            None => {
-                println!("rule {}: {} was not found", plant.rule, plant.name);
-                missed.push(plant.name);
-            }
+        if let Some(outcome) = found {
+            println!("{}", line(plant, &outcome, reads, seconds));
+        } else {
+            println!("rule {}: {} was not found", plant.rule, plant.name);
+            missed.push(plant.name);
         }
     }
     assert!(missed.is_empty(), "not found: {missed:?}");
@@ -96,7 +95,7 @@ fn order(plant: &Plant) -> impl Iterator<Item = &'static Schedule> {
 fn options(plant: &Plant, seed: u64) -> RunOptions {
     RunOptions {
         seed,
-        span: Duration::from_millis(2_000),
+        span: Duration::from_secs(2),
         program: Some(sidecar::planted_program().to_owned()),
         environment: vec![("PANNIER_PLANT".to_owned(), plant.name.to_owned())],
     }

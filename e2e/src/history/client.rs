@@ -173,13 +173,8 @@ impl Client {
         for request in requests {
             let mut reply = None;
             for _ in 0..=request.before {
-                reply = match works.then(|| wire.read()) {
-                    Some(Ok(reply)) => Some(reply),
-                    _ => {
-                        works = false;
-                        None
-                    }
-                };
+                reply = if works { wire.read().ok() } else { None };
+                works = reply.is_some();
             }
             let ended = self.common.clock.now();
             if let (None, Some(Value::Error(error))) = (self.identity.address, &reply) {

@@ -44,7 +44,7 @@ pub struct Outcome {
     /// The judgement.
     pub verdict: Verdict,
     /// Reads that local tiers answered, of those sidecars that live.
-    pub hits: f64,
+    pub hits: u64,
     /// How long faults happened.
     pub span: Duration,
     /// How long it took, from starting servers to the judgement.
@@ -79,7 +79,7 @@ pub fn run(schedule: &Schedule, options: &RunOptions) -> Outcome {
     let hits = stage
         .pods
         .iter()
-        .map(|pod| pod.metric("pannier_cache_requests_total", "result=\"hit\""))
+        .map(|pod| pod.count("pannier_cache_requests_total", "result=\"hit\""))
         .sum();
     let history = History {
         registers: common.space.registers.clone(),
@@ -228,7 +228,7 @@ impl Outcome {
             self.schedule,
             verdict.reads,
             percent(verdict.concurrent, verdict.reads),
-            percent(self.hits.max(0.0) as u64, verdict.reads),
+            percent(self.hits, verdict.reads),
             verdict.writes,
             report::as_millis(verdict.staleness.percentile(99)),
             report::as_millis(verdict.staleness.highest()),

@@ -7,7 +7,10 @@ use super::{
     stage::{Stage, StageOptions},
     workload::Mix,
 };
-use crate::proxy::{Direction::*, Disturbance, Which};
+use crate::proxy::{
+    Direction::{ToClient, ToServer},
+    Disturbance, Which,
+};
 
 /// A schedule.
 #[derive(Clone, Copy)]
@@ -61,7 +64,7 @@ pub const TOPOLOGIES: &[Topology] = &[Topology {
 pub const STANDALONE: &[Schedule] = &[
     schedule("health", |stage| stage.pass(60_000, 60_000)),
     schedule("health, two event loops", |stage| {
-        stage.pass(60_000, 60_000)
+        stage.pass(60_000, 60_000);
     })
     .on(two_loops),
     schedule(
@@ -98,7 +101,7 @@ pub const STANDALONE: &[Schedule] = &[
     ),
     schedule("the plain links stall", stalled_writes),
     schedule("tracked links are reset", |stage| {
-        resets(stage, Which::Tracked)
+        resets(stage, Which::Tracked);
     }),
     schedule("all links are reset", |stage| resets(stage, Which::All)).on(two_loops),
     schedule("the server closes all connections", client_kill),
@@ -124,7 +127,7 @@ pub const STANDALONE: &[Schedule] = &[
         .on(|options| {
             options
                 .server
-                .push("maxmemory-policy allkeys-random".to_owned())
+                .push("maxmemory-policy allkeys-random".to_owned());
         })
         .with(no_counters),
     schedule(

@@ -178,6 +178,14 @@ impl Pod {
             .sum()
     }
 
+    /// A counter of its metrics, summed over labels.
+    pub fn count(&self, name: &str, labels: &str) -> u64 {
+        // Counters are whole numbers, shown as such.
+        format!("{:.0}", self.metric(name, labels))
+            .parse()
+            .unwrap_or(0)
+    }
+
     /// Waits until its local tier is in use.
     pub fn until_coherent(&self) {
         wait::until_true("the sidecar is coherent", || {
