@@ -28,7 +28,7 @@ struct Stage {
 
 impl Stage {
     /// Database 0 has `c:1` = `old`, database 1 has `c:1` = `new`.
-    fn new(engine: Engine, local: serde_json::Value) -> Self {
+    fn new(engine: Engine, local: &serde_json::Value) -> Self {
         let server = RedisServer::new(engine);
         let mut direct = server.connect();
         direct.run("SELECT 1");
@@ -58,7 +58,7 @@ impl Stage {
     }
 }
 
-fn options(server: &RedisServer, local: serde_json::Value) -> SidecarOptions {
+fn options(server: &RedisServer, local: &serde_json::Value) -> SidecarOptions {
     SidecarOptions::before(server)
         .rule("cached", "c:{id}", json!({}))
         .config(json!({ "local": local }))
@@ -67,7 +67,7 @@ fn options(server: &RedisServer, local: serde_json::Value) -> SidecarOptions {
 #[test]
 fn b5_a_stale_local_value_is_found_by_a_sample_and_ends_local_answers() {
     for engine in Engine::ALL {
-        let mut stage = Stage::new(engine, json!({}));
+        let mut stage = Stage::new(engine, &json!({}));
         stage.sidecar.until_hit(&mut stage.app, "GET c:1");
         stage.swap();
         wait::until_true("the stale value is found", || {
@@ -94,7 +94,7 @@ fn b5_a_stale_local_value_is_found_by_a_sample_and_ends_local_answers() {
         assert!(stage.sidecar.hits() - hits < 0.5);
 
         // A changed policy begins anew.
-        let config = options(&stage.server, json!({"maxStaleness": "900ms"})).config;
+        let config = options(&stage.server, &json!({"maxStaleness": "900ms"})).config;
         stage.sidecar.replace_config(&config.to_string());
         wait::until_true("the policy has changed", || stage.mode() == "Active");
         stage.sidecar.until_hit(&mut stage.app, "GET c:1");
@@ -103,7 +103,7 @@ fn b5_a_stale_local_value_is_found_by_a_sample_and_ends_local_answers() {
 
 #[test]
 fn b5_changes_that_are_announced_never_count_as_stale() {
-    let mut stage = Stage::new(Engine::Redis7, json!({}));
+    let mut stage = Stage::new(Engine::Redis7, &json!({}));
     let done = Arc::new(AtomicBool::new(false));
     let (mut writer, stop) = (stage.server.connect(), Arc::clone(&done));
     let writing = thread::spawn(move || {
@@ -131,7 +131,7 @@ fn b5_changes_that_are_announced_never_count_as_stale() {
 #[test]
 fn b5_shadow_mode_serves_nothing_and_counts_what_it_would_have_served() {
     for engine in Engine::ALL {
-        let mut stage = Stage::new(engine, json!({"mode": "Shadow"}));
+        let mut stage = Stage::new(engine, &json!({"mode": "Shadow"}));
         stage.direct.run("HSET c:h f 1 g 2");
         let reads = [
             "GET c:1",
@@ -172,8 +172,8 @@ fn b5_shadow_mode_serves_nothing_and_counts_what_it_would_have_served() {
 
 #[test]
 fn b5_a_ramp_serves_the_same_share_of_the_keys_in_every_sidecar() {
-    let mut stage = Stage::new(Engine::Redis7, json!({"rampPercent": 40}));
-    let second = Sidecar::start_coherent(&options(&stage.server, json!({"rampPercent": 40})));
+    let mut stage = Stage::new(Engine::Redis7, &json!({"rampPercent": 40}));
+    let second = Sidecar::start_coherent(&options(&stage.server, &json!({"rampPercent": 40})));
     let mut other = second.connect();
     let mut served = 0;
     for id in 0..200 {
@@ -201,7 +201,7 @@ fn b5_a_ramp_serves_the_same_share_of_the_keys_in_every_sidecar() {
 
 #[test]
 fn b5_a_mismatch_of_a_key_in_shadow_ends_the_ramp() {
-    let mut stage = Stage::new(Engine::Redis7, json!({"rampPercent": 50}));
+    let mut stage = Stage::new(Engine::Redis7, &json!({"rampPercent": 50}));
     for id in 0..50 {
         stage.direct.run(&format!("SET c:k{id} old"));
         stage.app.run(&format!("GET c:k{id}"));
