@@ -45,6 +45,7 @@ struct State {
     connections: Mutex<BTreeMap<usize, Arc<Connection>>>,
     next: AtomicUsize,
     garblings: AtomicUsize,
+    told: AtomicUsize,
     ended: AtomicBool,
 }
 
@@ -105,6 +106,11 @@ impl Liar {
     /// Invalidations that were garbled so far.
     pub fn garblings(&self) -> usize {
         self.state.garblings.load(SeqCst)
+    }
+
+    /// Commands that were answered with a lie so far.
+    pub fn lies_told(&self) -> usize {
+        self.state.told.load(SeqCst)
     }
 
     /// Says something on every connection with tracking, or on every other one; how many heard it.
@@ -214,6 +220,7 @@ fn pass_commands(
         while connection.waiting.load(SeqCst) > 0 && Instant::now() < patience {
             thread::sleep(Duration::from_micros(100));
         }
+        state.told.fetch_add(1, SeqCst);
         let mut out = lock(&connection.to_client);
         match lie {
             Lie::Say(bytes) => out.write_all(&bytes),

@@ -296,3 +296,61 @@ fn a_server_that_closes_after_the_greeting_is_named() {
     );
     stage.recovers();
 }
+
+#[test]
+fn p9_a_reply_without_end_costs_a_bounded_amount_of_memory() {
+    let server = RedisServer::new(Engine::Redis7);
+    let liar = Liar::before(&server);
+    let limit = json!({"sidecar": {"outputLimit": "8Mi"}});
+    let mut sidecar = Sidecar::start_coherent(&options(&liar).config(limit));
+    let (mut app, mut other) = (sidecar.connect(), sidecar.connect());
+    assert_eq!(other.run("SET u:1 right"), "OK");
+    let before = sidecar.process().resident();
+    let mut largest = before;
+    for (announced, command) in [
+        ("$9999999999\r\n", "GET u:flood"),
+        ("$9999999999\r\n", "GET c:flood"),
+        ("*9999999999\r\n$9999999999\r\n", "LRANGE u:flood 0 -1"),
+        ("*2\r\n$1\r\n0\r\n$9999999999\r\n", "SCAN 0 COUNT 77"),
+        (
+            ">2\r\n$10\r\ninvalidate\r\n*1\r\n$9999999999\r\n",
+            "GET c:pushed",
+        ),
+    ] {
+        let flood = Lie::SayForEver(announced.as_bytes().to_vec());
+        liar.answer(command, flood);
+        let reply = app.run(command).to_string();
+        assert!(
+            reply.starts_with("-ERR") && reply.contains("larger than sidecar.outputLimit"),
+            "{command}: {reply}"
+        );
+        largest = largest.max(sidecar.process().resident());
+        wait::until_true("others are unharmed", || other.run("GET u:1") == "right");
+    }
+    // 8 MiB per link, doubled by a growing buffer.
+    let grown = (largest - before) >> 20;
+    assert!(grown < 64, "{grown} MiB more after floods of 10 GB");
+}
+
+#[test]
+fn p9_a_control_connection_that_is_flooded_is_given_up() {
+    let server = RedisServer::new(Engine::Redis7);
+    let liar = Liar::before(&server);
+    for (command, announced) in [
+        ("COMMAND", "*9999999999\r\n$9999999999\r\n"),
+        ("COMMAND", "$9999999999\r\n"),
+        ("INFO", "$9999999999\r\n"),
+    ] {
+        liar.repent();
+        liar.answer(command, Lie::SayForEver(announced.as_bytes().to_vec()));
+        let mut sidecar = Sidecar::start_coherent(&options(&liar));
+        let mut app = sidecar.connect();
+        let said = liar.lies_told();
+        wait::until_true("the flood has come, and come again", || {
+            assert_eq!(app.run("SET u:1 v"), "OK");
+            liar.lies_told() >= said + 2
+        });
+        let resident = sidecar.process().resident() >> 20;
+        assert!(resident < 128, "{resident} MiB after {announced:?}");
+    }
+}

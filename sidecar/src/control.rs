@@ -5,6 +5,7 @@
 //! else; it is logged once. `command` reads the `COMMAND` reply.
 
 mod command;
+mod limited;
 
 use std::{
     collections::BTreeMap,
@@ -25,6 +26,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+use self::limited::{Allowance, Limited};
 use crate::{
     command::CommandTable,
     state::{Active, Shared},
@@ -91,9 +93,10 @@ where
     let active = inquiry.shared.active();
     let timeout = active.config.resilience.command_timeout.0;
     let stream = match dial(active).await {
-        Ok(stream) => stream,
+        Ok(stream) => Limited::new(stream),
         Err(error) => return Ended::Dial(error.to_string()),
     };
+    let allowance = stream.allowance();
     let config = AsyncConnectionConfig::new().set_response_timeout(Some(timeout));
     // Logged in already; a name for the library would be one more thing to be refused.
     let login = RedisConnectionInfo::default().set_skip_set_lib_name();
@@ -105,7 +108,7 @@ where
     let mut driver = pin!(driver);
     tokio::select! {
         () = &mut driver => {}
-        () = inquiry.keep_asking(connection) => {}
+        () = inquiry.keep_asking(connection, &allowance) => {}
     }
     Ended::Broken
 }
@@ -122,8 +125,9 @@ struct Inquiry {
 // === impl Inquiry ===
 
 impl Inquiry {
-    async fn keep_asking(&mut self, mut connection: MultiplexedConnection) {
+    async fn keep_asking(&mut self, mut connection: MultiplexedConnection, allowance: &Allowance) {
         loop {
+            allowance.renew();
             let commands = self.ask(&mut connection, "COMMAND").await;
             let server = self.ask(&mut connection, "INFO server").await;
             let memory = self.ask(&mut connection, "INFO memory").await;

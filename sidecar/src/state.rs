@@ -65,8 +65,6 @@ pub struct Shared {
     pub upstream: UpstreamState,
     /// Which servers that are, and which of them owns a key.
     pub topology: Topologies,
-    /// Which keys the local tier serves.
-    pub serving: crate::measure::Serving,
     /// What was measured about coherence.
     pub measured: crate::measure::Measured,
     /// Listeners are bound; cleared when draining begins.
@@ -242,7 +240,6 @@ impl Shared {
             counters_of_listener: LoopCounters::default(),
             upstream,
             topology: Topologies::new(first_topology(&active.config)),
-            serving: crate::measure::Serving::new(&active.config.local),
             measured: crate::measure::Measured::default(),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
@@ -268,7 +265,6 @@ impl Shared {
         let mut totals = self.rule_totals.lock();
         totals.change(&self.counters, &self.active.load().policy, &active.policy);
         let budget = Budget::of(&active.config);
-        self.serving.reset(&active.config.local);
         self.active.store(Arc::new(active));
         drop(totals);
         self.version.fetch_add(1, AcqRel);

@@ -37,6 +37,9 @@ pub enum Lost {
     /// There is no connection.
     #[error("{0}")]
     Unavailable(Rc<str>),
+    /// The server is there and does not take this connection, whatever it does with others.
+    #[error("{0}")]
+    Refused(Rc<str>),
     /// The server does not have the database.
     #[error("{0}")]
     NoDatabase(Rc<str>),

@@ -57,8 +57,6 @@ pub struct Worker {
     pub held: Cell<usize>,
     now: Cell<Tick>,
     random: Cell<u64>,
-    /// Which hits are compared with Redis.
-    pub sampler: crate::measure::Sampler,
     /// Measurements of staleness.
     pub probes: crate::measure::Probes,
     /// Key positions of the current command, to reuse the allocation.
@@ -93,7 +91,6 @@ impl Worker {
             held: Cell::new(0),
             now: Cell::new(Tick::now()),
             random: Cell::new(seed(index)),
-            sampler: crate::measure::Sampler::default(),
             probes: crate::measure::Probes::default(),
             positions: Cell::default(),
             batch_hits: Cell::new((CommandId::Other, 0)),
@@ -281,21 +278,9 @@ impl Worker {
             (true, None, _) => CoherenceState::Tracking,
             (true, Some(why), _) => CoherenceState::Degraded(why.to_owned()),
         };
-        let was = self.shared.upstream.facts().coherence;
-        if was != coherence {
-            match &coherence {
-                CoherenceState::Degraded(why) => tracing::warn!(
-                    why,
-                    "the local tier is off: redis sends no invalidations; commands pass through"
-                ),
-                state => tracing::info!(?state, "the local tier is on"),
-            }
-        }
         link.fills
             .set(!matches!(coherence, CoherenceState::Degraded(_)));
-        self.shared
-            .upstream
-            .update(|facts| facts.coherence = coherence);
+        self.coherence_is(coherence);
         if link.fills.get() {
             self.prove(link);
         }
@@ -320,6 +305,14 @@ impl Worker {
         self.shared.topology.doubt();
         if matches!(lost, Lost::NoDatabase(_)) && !self.is_default(link.handshake.db) {
             return;
+        }
+        if let Lost::Refused(why) = lost
+            && self
+                .links_if_there(link.handshake.db, &link.server)
+                .is_some_and(|set| set.has_plain_up())
+        {
+            // Redis is there: it speaks RESP2 only, or has no such right for this user.
+            return self.refused(link, why);
         }
         let away = matches!(link.status(), Status::Down(_) | Status::NoDatabase);
         if self.is_cluster && self.another_is_up() {
@@ -351,6 +344,29 @@ impl Worker {
         } else {
             tracing::warn!(role = ?link.role, why = %lost, "a connection to redis broke; reconnecting");
         }
+    }
+
+    /// A server that takes other connections does not take this one; it will be asked again.
+    fn refused(&self, link: &Link, why: &str) {
+        if link.role == Role::Tracked {
+            self.coherence_is(CoherenceState::Degraded(why.to_owned()));
+        } else {
+            tracing::warn!(protocol = ?link.proto(), why, "redis does not take connections of this protocol version");
+        }
+    }
+
+    fn coherence_is(&self, now: CoherenceState) {
+        if self.shared.upstream.facts().coherence == now {
+            return;
+        }
+        match &now {
+            CoherenceState::Degraded(why) => tracing::warn!(
+                why,
+                "the local tier is off: redis sends no invalidations; commands pass through"
+            ),
+            state => tracing::info!(?state, "the local tier is on"),
+        }
+        self.shared.upstream.update(|facts| facts.coherence = now);
     }
 
     /// Asks for the proof that the tracked link lives: a keyed read, dated by its sending.
@@ -412,7 +428,6 @@ impl Worker {
             let counters = &self.counters.commands[command as usize];
             counters.outcomes[0].add(hits);
             counters.duration.observe(took, hits);
-            self.sampler.count(hits);
         }
     }
 
@@ -451,7 +466,6 @@ impl Worker {
                 }
             }
         }
-        self.sampler.tick(self);
         self.send_touches();
         crate::engine::memory::sweep(self);
         self.flush_dirty();

@@ -142,7 +142,7 @@ pub fn answered(link: &Link, target: Target, since: Tick, frame: &[u8]) -> Resul
         }
         Target::FlightValue(flight) => {
             witness(link, worker, since, frame, Asked::ByApps);
-            flight.value(link, frame);
+            flight.value(worker, frame);
         }
         Target::ManyTtl(read, index) => {
             expect_integer(frame)?;
@@ -150,7 +150,7 @@ pub fn answered(link: &Link, target: Target, since: Tick, frame: &[u8]) -> Resul
         }
         Target::ManyValue(read) => {
             witness(link, worker, since, frame, Asked::ByApps);
-            read.values(link, frame);
+            read.values(worker, frame);
         }
         Target::Barrier(waiting) => barrier(link, worker, *waiting, since, frame),
         Target::Verdict(client) => pinned::redis_lives(&client),
@@ -386,7 +386,7 @@ pub fn failure(worker: &Worker, command: CommandId, after: &After, lost: &Lost) 
 pub fn error_text(worker: &Worker, command: CommandId, lost: &Lost) -> String {
     let name = format!("{command:?}").to_uppercase();
     match lost {
-        Lost::Unavailable(why) => {
+        Lost::Unavailable(why) | Lost::Refused(why) => {
             format!("ERR redis is unavailable, the command was not executed: {why}")
         }
         Lost::Closed => "ERR the connection to redis was closed".to_owned(),

@@ -16,7 +16,6 @@ use crate::{
     clock::Tick,
     engine::reply::Target,
     metrics::{Flush, Probed},
-    planted,
     resp::{Proto, reply::is_error, write::command},
     upstream::Link,
     worker::Worker,
@@ -85,7 +84,7 @@ pub fn begin(link: &Link) {
     let Phase::Resting(until) = probe.phase else {
         return;
     };
-    if now < until || link.is_full() || planted::hides_measurements() {
+    if now < until || link.is_full() {
         return;
     }
     probe.round += 1;

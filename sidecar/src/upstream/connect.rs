@@ -199,6 +199,13 @@ impl Endpoint {
                     });
                 }
                 (Value::Error(_), OnError::Ignore) => {}
+                // A refusal that passes: the next attempt may get what it asks for.
+                (Value::Error(text), OnError::NoTracking) if passes(text) => {
+                    return Err(ConnectError::Refused {
+                        command: step.command,
+                        answer: self.without_secrets(text),
+                    });
+                }
                 (Value::Error(text), OnError::NoTracking) => {
                     tracking_refused =
                         Some(format!("{}: {}", step.command, self.without_secrets(text)));
@@ -347,6 +354,19 @@ async fn read_reply(
             return Err(ConnectError::Broken(closed));
         }
     }
+}
+
+/// Whether the error speaks of a state that servers leave by themselves.
+fn passes(error: &[u8]) -> bool {
+    const STATES: [&[u8]; 6] = [
+        b"LOADING",
+        b"MASTERDOWN",
+        b"CLUSTERDOWN",
+        b"TRYAGAIN",
+        b"BUSY",
+        b"NOAUTH",
+    ];
+    STATES.iter().any(|state| error.starts_with(state))
 }
 
 fn is_replica(hello: &Value<'_>) -> bool {

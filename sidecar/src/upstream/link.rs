@@ -361,6 +361,9 @@ impl Link {
                             command: "SELECT",
                             answer,
                         } => Lost::NoDatabase(answer.into()),
+                        error @ ConnectError::Refused { .. } => {
+                            Lost::Refused(error.to_string().into())
+                        }
                         error => Lost::Unavailable(error.to_string().into()),
                     }
                 }
@@ -642,11 +645,30 @@ impl Link {
             input.put_back(buffer, used)
         };
         drop(scratch);
+        let result = match result {
+            Ok(()) if input.buffer.len() > self.worker.output_limit() => Err(self.too_large()),
+            result => result,
+        };
         self.worker.flush_dirty();
         if !self.waiters.borrow().is_empty() && !self.is_full() {
             self.wake_waiters();
         }
         Poll::Ready(result)
+    }
+
+    /// A reply of which more has come than any client may be sent. Its command is not asked again.
+    #[cold]
+    fn too_large(&self) -> Lost {
+        let limit = self.worker.output_limit();
+        let lost = Lost::Broken(
+            format!("the server sent a reply larger than sidecar.outputLimit ({limit} bytes)")
+                .into(),
+        );
+        let culprit = self.core.borrow_mut().take_first();
+        if let Some(culprit) = culprit {
+            self.fail(culprit, true, &lost);
+        }
+        lost
     }
 
     /// Hands out complete frames; the answer is how many bytes they took.
@@ -720,6 +742,15 @@ impl Core {
     /// Whether the task is asked to end for good.
     fn ends(&self) -> bool {
         matches!(self.stop, Some(Lost::Closed | Lost::Replaced))
+    }
+
+    /// The oldest command that was not answered; its bytes need not be sent again.
+    #[inline]
+    fn take_first(&mut self) -> Option<Pending> {
+        let pending = self.pending.pop_front()?;
+        self.outbox.answered(pending.len);
+        self.forget_messages();
+        Some(pending)
     }
 
     /// Which unanswered commands may be sent again: those that never left, and those that are

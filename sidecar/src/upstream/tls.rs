@@ -5,6 +5,7 @@ use std::{io, sync::Arc};
 use policy::config::Tls;
 use rustls::{
     ClientConfig, RootCertStore,
+    client::Resumption,
     pki_types::{
         CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName,
         pem::{self, PemObject as _},
@@ -74,13 +75,16 @@ impl TlsSettings {
             .with_root_certificates(roots(tls, given)?);
         let certificate = Pem::of(given.client_certificate.as_ref(), tls.cert_file.as_ref());
         let key = Pem::of(given.client_key.as_ref(), tls.key_file.as_ref());
-        let config = match (certificate, key) {
+        let mut config = match (certificate, key) {
             (None, None) => builder.with_no_client_auth(),
             (Some(certificate), Some(key)) => builder
                 .with_client_auth_cert(certificate.certificates("certFile")?, key.private_key()?)
                 .map_err(TlsError::Rejected)?,
             _ => return Err(TlsError::HalfAPair),
         };
+        // A resumed session is not verified again: a certificate that has expired, or an authority
+        // that is trusted no longer, would be accepted at every reconnect.
+        config.resumption = Resumption::disabled();
         let name = tls.server_name.as_deref().unwrap_or(host);
         let name = ServerName::try_from(name.to_owned()).map_err(|source| TlsError::Name {
             name: name.to_owned(),

@@ -10,12 +10,11 @@ use super::{
         gather::{Gather, Merge},
         reply::Target,
     },
-    Keep, Question, Waiter, ask_again, prefixed, tracked, waiter, watch,
+    Keep, Waiter, ask_again, prefixed, tracked, waiter,
 };
 use crate::{
     client::session::{Lane, Session, Touches},
     clock::Tick,
-    measure::{Audit, Verdict, Watch, audit},
     resp::{
         Proto,
         reply::{Value, integer, is_error},
@@ -38,7 +37,6 @@ pub struct ManyRead {
 struct ManyKey {
     key: Box<[u8]>,
     rule: RuleId,
-    watch: Watch,
     token: Option<FillToken>,
     pttl: Cell<Option<i64>>,
 }
@@ -117,16 +115,13 @@ impl Group<'_> {
         let origin = link.tier.as_ref().map(TierLink::origin).unwrap_or_default();
         // Without a slot in the tier nothing is kept.
         let keeps = link.tier.is_some();
-        let keys = self.keys.iter().map(|(_, key, rule)| {
-            let at = Lookup { db, key };
-            let token = keeps.then(|| tier.begin_fill(at, origin)).flatten();
-            ManyKey {
-                key: (*key).into(),
-                rule: *rule,
-                watch: watch(worker, at, &Question::Value, *rule),
-                token,
-                pttl: Cell::new(None),
-            }
+        let keys = self.keys.iter().map(|(_, key, rule)| ManyKey {
+            key: (*key).into(),
+            rule: *rule,
+            token: keeps
+                .then(|| tier.begin_fill(Lookup { db, key }, origin))
+                .flatten(),
+            pttl: Cell::new(None),
         });
         let read = Rc::new(ManyRead {
             db,
@@ -136,7 +131,9 @@ impl Group<'_> {
             waiter,
         });
         let mut wire_keys: Vec<Vec<u8>> = Vec::with_capacity(self.keys.len());
-        for (index, (_, key, _)) in self.keys.iter().enumerate() {
+        for (index, (_, key, rule)) in self.keys.iter().enumerate() {
+            let rules = &worker.counters.rules;
+            rules[usize::from(rule.0)].misses.inc();
             let key = prefixed(turn, key);
             link.send(Target::ManyTtl(Rc::clone(&read), index), false, |out| {
                 command(out, &[b"PTTL", &key]);
@@ -156,8 +153,7 @@ impl ManyRead {
     }
 
     /// The values have come.
-    pub fn values(&self, link: &Link, frame: &[u8]) {
-        let worker = link.worker();
+    pub fn values(&self, worker: &Rc<Worker>, frame: &[u8]) {
         let value = Value::read(frame);
         let items = value
             .as_ref()
@@ -180,14 +176,11 @@ impl ManyRead {
                 rule: key.rule,
                 origin: self.origin,
                 sent: self.sent,
-                watch: key.watch,
             };
             match items.get(index) {
-                Some(Value::Text(text)) => match self.check(link, key, token, text) {
-                    Verdict::Keep => keep.fill(worker, token, key.pttl.get(), Body::Text(text)),
-                    Verdict::Leave => worker.shared.tier.cancel_fill(at, token),
-                    Verdict::Suspect => {}
-                },
+                Some(Value::Text(text)) => {
+                    keep.fill(worker, token, key.pttl.get(), Body::Text(text));
+                }
                 // MGET answers null for a key of another type as well.
                 _ => worker
                     .shared
@@ -209,24 +202,6 @@ impl ManyRead {
                 }
                 _ => out.extend_from_slice(frame),
             });
-    }
-
-    fn check(&self, link: &Link, key: &ManyKey, token: FillToken, text: &[u8]) -> Verdict {
-        if key.watch == Watch::Off {
-            return Verdict::Keep;
-        }
-        let mut frame = Vec::new();
-        Reply::new(&mut frame, Proto::Resp3).bulk(text);
-        let audit = Audit {
-            watch: key.watch,
-            db: self.db,
-            key: &key.key,
-            question: &Question::Value,
-            token,
-            origin: self.origin,
-            rule: key.rule,
-        };
-        audit::check(link, &audit, &frame)
     }
 
     /// No values will come over this link.
