@@ -31,14 +31,6 @@ pub const CACHE_TIER: &[NotYet] = &[
     ),
     not_yet("local.coherence=Broadcast", "write Tracking or TtlOnly"),
     not_yet(
-        "local.mode=Shadow",
-        "hits are counted while they are served; write Active or remove it",
-    ),
-    not_yet(
-        "local.rampPercent",
-        "switch the local tier on rule by rule with cache: Both and RemoteOnly; remove it",
-    ),
-    not_yet(
         "compression",
         "values are stored as the app writes them; remove it",
     ),

@@ -114,6 +114,8 @@ pub fn table() -> (Vec<Row>, Vec<Row>) {
         same("local.coherence", &format!("{:?}", local.coherence)),
         same("local.maxStaleness", &local.max_staleness),
         by("local.memory", |p| p.local_memory.to_string()),
+        same("local.mode", &format!("{:?}", local.mode)),
+        same("local.rampPercent", &local.ramp_percent),
         by("ttl.default", |p| p.default_ttl.to_string()),
         same("ttl.max", &"no limit"),
         by("ttl.jitterPercent", |p| p.jitter_percent.to_string()),

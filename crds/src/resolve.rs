@@ -14,8 +14,8 @@ pub use self::sessions::{ResolvedSessions, resolve_sessions};
 use crate::{
     cache_tier::{
         CacheMode, CacheTierSpec, Caching, Coherence, Engine, Environment, Keyspace, Local,
-        MaxmemoryPolicy, OfflineQueue, OnWriteError, Redis, Resilience, Rule, Sidecar, Topology,
-        Ttl,
+        LocalMode, MaxmemoryPolicy, OfflineQueue, OnWriteError, Redis, Resilience, Rule, Sidecar,
+        Topology, Ttl,
     },
     preset::{self, Preset},
 };
@@ -134,6 +134,11 @@ fn local(local: &Local, preset: &Preset) -> config::Local {
             Coherence::TtlOnly => config::Coherence::TtlOnly,
         },
         max_staleness: local.max_staleness.unwrap_or(default.max_staleness),
+        mode: match local.mode.unwrap_or_default() {
+            LocalMode::Active => config::LocalMode::Active,
+            LocalMode::Shadow => config::LocalMode::Shadow,
+        },
+        ramp_percent: local.ramp_percent.unwrap_or(default.ramp_percent),
     }
 }
 

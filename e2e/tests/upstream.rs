@@ -194,7 +194,7 @@ fn p6_memory_mode_takes_over_and_redis_is_the_truth_afterwards() {
         assert_eq!(app.run(command).to_string(), expected, "{command}");
     }
     assert!(
-        app.run("PFADD p a")
+        app.run("XADD s * f v")
             .to_string()
             .contains("is not available in memory mode")
     );

@@ -150,6 +150,21 @@ pub struct Local {
     pub coherence: Coherence,
     /// A local value was current in Redis at some moment within this span before it was served.
     pub max_staleness: Span,
+    /// Whether hits are served or only counted and compared with Redis.
+    pub mode: LocalMode,
+    /// Share of keys that are served locally in `Active` mode; the others are as in `Shadow`. A
+    /// key is always in or always out, in every sidecar.
+    pub ramp_percent: u8,
+}
+
+/// Whether the local tier serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum LocalMode {
+    /// Hits are served.
+    #[default]
+    Active,
+    /// Every read goes to Redis; what would have been a hit is counted and compared.
+    Shadow,
 }
 
 /// How local entries learn of changes in Redis.
@@ -337,6 +352,8 @@ impl Default for Local {
             memory: ByteSize(64 << 20),
             coherence: Coherence::Tracking,
             max_staleness: Span::from_secs(1),
+            mode: LocalMode::Active,
+            ramp_percent: 100,
         }
     }
 }

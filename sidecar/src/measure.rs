@@ -1,18 +1,31 @@
 //! What the sidecar measures about its own coherence, beside the data path.
 //!
 //! `probe` writes a key of its own over one connection and times the invalidation on another;
-//! `recent` keeps the figures of the last minute for people. Nothing here answers an app, and
-//! nothing an app waits for waits for it.
+//! `recent` keeps the figures of the last minute for people. `sample` chooses hits, `audit` compares
+//! them, and the would-be hits of keys in shadow, with Redis; `serving` says which keys those are.
+//! Nothing here answers an app, and nothing an app waits for waits for it.
 
+pub mod audit;
 pub mod probe;
 pub mod recent;
+pub mod sample;
+pub mod serving;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, rc::Rc, time::Duration};
 
 use parking_lot::Mutex;
 
-pub use self::{probe::Probes, recent::Recent};
-use crate::{upstream::Link, worker::Worker};
+pub use self::{
+    audit::{Audit, Suspect, Verdict, Watch},
+    probe::Probes,
+    recent::Recent,
+    sample::Sampler,
+    serving::{Mode, Serving},
+};
+use crate::{clock::Tick, upstream::Link, worker::Worker};
+
+/// Stale values found in this time after one that was logged are only counted.
+const STALE_PAUSE: Duration = Duration::from_secs(10);
 
 /// What the loops have measured, for everyone to read.
 pub struct Measured {
@@ -22,6 +35,8 @@ pub struct Measured {
     pub staleness: Mutex<Recent>,
     /// Why no staleness is measured; `None` while it is, or while nothing was tried.
     pub probe_refused: Mutex<Option<String>>,
+    /// When a stale value was last logged.
+    stale_said: Mutex<Option<Tick>>,
     /// Refusals that were logged.
     said: Mutex<BTreeSet<String>>,
 }
@@ -30,6 +45,8 @@ pub struct Measured {
 pub enum Step {
     /// One of a probe.
     Probe(probe::Step),
+    /// The barrier behind a reply that differs from the local entry.
+    Audit(Rc<Suspect>),
 }
 
 // === impl Measured ===
@@ -41,12 +58,24 @@ impl Default for Measured {
             id: format!("{:016x}", RandomState::new().hash_one(std::process::id())),
             staleness: Mutex::default(),
             probe_refused: Mutex::default(),
+            stale_said: Mutex::default(),
             said: Mutex::default(),
         }
     }
 }
 
 impl Measured {
+    /// Whether a stale value is to be logged; a line per key would be a flood.
+    fn may_say_stale(&self) -> bool {
+        let now = Tick::now();
+        let mut said = self.stale_said.lock();
+        let may = said.is_none_or(|last| now.since(last) > STALE_PAUSE);
+        if may {
+            *said = Some(now);
+        }
+        may
+    }
+
     /// Redis refuses to have staleness measured; said once in the log.
     fn refused(&self, why: &str) {
         *self.probe_refused.lock() = Some(why.to_owned());
@@ -65,6 +94,7 @@ impl Measured {
 pub fn answered(link: &Link, step: &Step, frame: &[u8]) {
     match step {
         Step::Probe(step) => probe::answered(link, *step, frame),
+        Step::Audit(suspect) => audit::after_barrier(link.worker(), suspect),
     }
 }
 
@@ -72,5 +102,6 @@ pub fn answered(link: &Link, step: &Step, frame: &[u8]) {
 pub fn lost(worker: &Worker, step: &Step) {
     match step {
         Step::Probe(step) => probe::lost(worker, *step),
+        Step::Audit(suspect) => audit::lost(worker, suspect),
     }
 }

@@ -138,6 +138,12 @@ pub struct RuleCounters {
     pub fills_refused: Counter,
     /// Failed writes that were answered as if they had succeeded (`onWriteError: Log`).
     pub write_errors_masked: Counter,
+    /// Reads of keys in shadow that the local tier would have answered.
+    pub shadow_hits: Counter,
+    /// Of these, those that Redis answered otherwise without having announced a change.
+    pub shadow_mismatches: Counter,
+    /// Hits compared with Redis that were stale.
+    pub stale_samples: Counter,
 }
 
 /// Everything one event loop counts.
@@ -159,6 +165,8 @@ pub struct LoopCounters {
     pub invalidations: Counter,
     /// By [`Flush`].
     pub flushes: [Counter; FLUSHES.len()],
+    /// Hits compared with Redis.
+    pub samples: Counter,
     /// By [`Probed`].
     pub probes: [Counter; 3],
     /// Until a probe's invalidation arrived: since its write was sent, and since it was answered.
@@ -202,6 +210,7 @@ impl Default for LoopCounters {
             memory_discarded: Counter::default(),
             invalidations: Counter::default(),
             flushes: Default::default(),
+            samples: Counter::default(),
             probes: Default::default(),
             staleness: Default::default(),
             upstream: Histogram::default(),

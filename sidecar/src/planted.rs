@@ -55,6 +55,11 @@ pub fn is(bug: Bug) -> bool {
     *PLANTED.get_or_init(chosen) == Some(bug)
 }
 
+/// Whether any bug is planted: then nothing but the checker is to find it.
+pub const fn hides_measurements() -> bool {
+    cfg!(feature = "planted-bugs")
+}
+
 #[cfg(feature = "planted-bugs")]
 fn chosen() -> Option<Bug> {
     let name = std::env::var("PANNIER_PLANT").ok()?;

@@ -47,8 +47,6 @@ pub struct Shared {
     pub local_only: Mutex<Store>,
     /// Subscriptions of memory mode.
     pub channels: Mutex<crate::engine::memory::Channels>,
-    /// Clients that wait in memory mode.
-    pub waiters: Mutex<crate::engine::memory::Waiters>,
     /// Built-in commands, merged with those of the server.
     pub commands: ArcSwap<CommandTable>,
     /// Connected apps.
@@ -65,6 +63,8 @@ pub struct Shared {
     pub upstream: UpstreamState,
     /// Which servers that are, and which of them owns a key.
     pub topology: Topologies,
+    /// Which keys the local tier serves.
+    pub serving: crate::measure::Serving,
     /// What was measured about coherence.
     pub measured: crate::measure::Measured,
     /// Listeners are bound; cleared when draining begins.
@@ -229,7 +229,6 @@ impl Shared {
             store: Mutex::new(Store::new(budget.store)),
             local_only: Mutex::new(Store::new(budget.local_only)),
             channels: Mutex::default(),
-            waiters: Mutex::default(),
             commands: ArcSwap::from_pointee(CommandTable::builtin()),
             clients: Clients::default(),
             counters: (0..threads).map(|_| Arc::default()).collect(),
@@ -240,6 +239,7 @@ impl Shared {
             counters_of_listener: LoopCounters::default(),
             upstream,
             topology: Topologies::new(first_topology(&active.config)),
+            serving: crate::measure::Serving::new(&active.config.local),
             measured: crate::measure::Measured::default(),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
@@ -265,6 +265,7 @@ impl Shared {
         let mut totals = self.rule_totals.lock();
         totals.change(&self.counters, &self.active.load().policy, &active.policy);
         let budget = Budget::of(&active.config);
+        self.serving.reset(&active.config.local);
         self.active.store(Arc::new(active));
         drop(totals);
         self.version.fetch_add(1, AcqRel);

@@ -16,12 +16,13 @@ mod merge;
 pub mod parts;
 pub mod query;
 pub mod ranges;
+mod shadow;
 pub mod sorted;
 
 use std::{
     hash::{BuildHasher, BuildHasherDefault, Hasher},
     sync::atomic::{
-        AtomicU32, AtomicU64,
+        AtomicBool, AtomicU32, AtomicU64,
         Ordering::{AcqRel, Acquire, Relaxed},
     },
 };
@@ -38,6 +39,7 @@ pub use self::{
     parts::{Part, Parts},
     query::Query,
     ranges::{Range, Ranges, Span},
+    shadow::shadow,
     sorted::Sorted,
 };
 use crate::{
@@ -65,6 +67,8 @@ pub struct Tier {
     generation: AtomicU64,
     /// Databases that were read through the tier, as bits.
     databases: AtomicU64,
+    /// Some entries are in shadow.
+    has_shadow: AtomicBool,
     evicted: AtomicU64,
     max_bytes: AtomicU64,
 }
@@ -186,6 +190,7 @@ impl Tier {
             links: Links::default(),
             generation: AtomicU64::new(0),
             databases: AtomicU64::new(0),
+            has_shadow: AtomicBool::new(false),
             evicted: AtomicU64::new(0),
             max_bytes: AtomicU64::new(max_bytes),
         }
@@ -288,16 +293,23 @@ impl Tier {
         max_size: usize,
     ) -> bool {
         let at = Lookup { db: meta.db, key };
+        let read = Lookup {
+            db: shadow::lit(meta.db),
+            key,
+        };
         let hash = self.hash(key);
         let slot = hash.in_db(meta.db);
         let mut shard = self.shard(hash);
         let admitted = planted::is(Bug::LateFill)
-            || shard.guards.end_fill(at, token, || body.digest())
+            || shard.guards.end_fill(read, token, || body.digest())
                 && self.generation.load(Acquire) == token.generation
                 && self.links.is_current(meta.origin);
         if !admitted {
             shard.pass_by(slot, at, meta.origin.link, Some(body));
             return false;
+        }
+        if meta.db != read.db {
+            self.has_shadow.store(true, Relaxed);
         }
         let entry = match shard.cache.peek(&slot) {
             // What has expired adds nothing.
@@ -412,10 +424,15 @@ impl Tier {
         change(&mut shard.guards, key);
         let mut databases = self.databases.load(Relaxed);
         while databases != 0 {
-            let slot = hash.in_db(u16::try_from(databases.trailing_zeros()).unwrap_or(0));
+            let db = u16::try_from(databases.trailing_zeros()).unwrap_or(0);
             databases &= databases - 1;
-            if shard.cache.peek(&slot).is_some() {
-                shard.cache.remove(&slot);
+            // The flag was set under this lock, if there is such an entry.
+            let shadow = self.has_shadow.load(Relaxed).then(|| shadow(db));
+            for db in [Some(db), shadow].into_iter().flatten() {
+                let slot = hash.in_db(db);
+                if shard.cache.peek(&slot).is_some() {
+                    shard.cache.remove(&slot);
+                }
             }
         }
     }

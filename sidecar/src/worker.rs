@@ -57,6 +57,8 @@ pub struct Worker {
     pub held: Cell<usize>,
     now: Cell<Tick>,
     random: Cell<u64>,
+    /// Which hits are compared with Redis.
+    pub sampler: crate::measure::Sampler,
     /// Measurements of staleness.
     pub probes: crate::measure::Probes,
     /// Key positions of the current command, to reuse the allocation.
@@ -91,6 +93,7 @@ impl Worker {
             held: Cell::new(0),
             now: Cell::new(Tick::now()),
             random: Cell::new(seed(index)),
+            sampler: crate::measure::Sampler::default(),
             probes: crate::measure::Probes::default(),
             positions: Cell::default(),
             batch_hits: Cell::new((CommandId::Other, 0)),
@@ -428,6 +431,7 @@ impl Worker {
             let counters = &self.counters.commands[command as usize];
             counters.outcomes[0].add(hits);
             counters.duration.observe(took, hits);
+            self.sampler.count(hits);
         }
     }
 
@@ -466,6 +470,7 @@ impl Worker {
                 }
             }
         }
+        self.sampler.tick(self);
         self.send_touches();
         crate::engine::memory::sweep(self);
         self.flush_dirty();

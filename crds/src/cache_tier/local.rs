@@ -23,12 +23,14 @@ pub struct Local {
     /// duration, 10ms to 1h. Default: 1s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_staleness: Option<Span>,
-    /// Active serves hits. Shadow serves none and measures how many there would have been and
-    /// how stale. Default: Active.
+    /// Active serves hits. Shadow serves none: every read goes to Redis, and what would have been a
+    /// hit is counted and compared with Redis' answer. A stale local value found while Active
+    /// switches to Shadow until the tier changes or the sidecar restarts. Default: Active.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<LocalMode>,
-    /// Share of keys that may be served locally, 0 to 100 percent, to switch the local tier on
-    /// step by step. Default: 100.
+    /// Share of keys that are served locally in mode Active, 0 to 100 percent, to switch the local
+    /// tier on step by step; the other keys are as in Shadow. A key is always in or always out, in
+    /// every sidecar. Default: 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub ramp_percent: Option<u8>,

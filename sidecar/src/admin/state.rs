@@ -129,9 +129,15 @@ fn local_tier(shared: &Shared) -> Value {
         misses,
         fills,
         fills_refused,
+        shadow_hits,
+        shadow_mismatches,
+        stale_samples,
         ..
     } = RuleFigures::total(&shared.counters);
+    let mode = shared.serving.mode();
     json!({
+        "mode": mode.name(),
+        "words": mode.words(),
         "entries": stats.entries,
         "bytes": stats.bytes,
         "maxBytes": stats.max_bytes,
@@ -142,6 +148,11 @@ fn local_tier(shared: &Shared) -> Value {
         "fills": fills,
         "fillsOvertaken": fills_refused,
         "invalidations": shared.sum(|counters| &counters.invalidations),
+        "samples": shared.sum(|counters| &counters.samples),
+        "staleSamples": stale_samples,
+        "wouldBeHits": shadow_hits,
+        "wouldBeHitRate": rate(shadow_hits, misses),
+        "wouldBeStale": shadow_mismatches,
     })
 }
 

@@ -1,5 +1,7 @@
 //! Cacheable reads: from the local tier, or over the tracked link with a fill.
 
+use std::rc::Rc;
+
 use policy::{config::CacheMode, matcher::RuleId};
 use smallvec::SmallVec;
 
@@ -8,7 +10,7 @@ use crate::{
     client::session::{Lane, Session, Touches},
     command::CommandId,
     store::argument::parse_integer,
-    tier::{Lookup, Query, Span},
+    tier::{Hit, Lookup, Query, Span},
     worker::Worker,
 };
 
@@ -92,7 +94,7 @@ fn behind(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, touches:
 
 /// Answers from the local tier, if it can.
 #[inline]
-pub fn hit(worker: &Worker, session: &mut Session, key: &[u8], query: Query<'_>) -> bool {
+pub fn hit(worker: &Rc<Worker>, session: &mut Session, key: &[u8], query: Query<'_>) -> bool {
     let at = Lookup {
         db: session.db,
         key,
@@ -103,10 +105,21 @@ pub fn hit(worker: &Worker, session: &mut Session, key: &[u8], query: Query<'_>)
     };
     worker.counters.rules[usize::from(hit.rule)].hits.inc();
     worker.count_hit(session.command);
-    if hit.touch {
-        worker.touch(session.db, key);
+    if hit.touch | worker.sampler.is_armed() {
+        seldom(worker, session.db, key, query, hit);
     }
     true
+}
+
+/// What few hits cause: Redis hears that the key is in use, or is asked to compare.
+#[cold]
+fn seldom(worker: &Rc<Worker>, db: u16, key: &[u8], query: Query<'_>, hit: Hit) {
+    if hit.touch {
+        worker.touch(db, key);
+    }
+    if worker.sampler.is_armed() && worker.sampler.take(worker) && worker.wants_tracking() {
+        flight::sample(worker, db, key, RuleId(hit.rule), query);
+    }
 }
 
 fn miss(

@@ -4,6 +4,7 @@
 //! the loop that reads the replies and the pushes, in wire order. The token taken before the
 //! request was sent decides whether the reply is kept; the app gets it in any case.
 
+mod asked;
 mod many;
 mod question;
 
@@ -17,8 +18,11 @@ use std::{
 use foldhash::HashMap;
 use policy::matcher::RuleId;
 
-pub use self::many::{ManyRead, read_many};
-use self::question::{Question, pass_on};
+use self::question::pass_on;
+pub use self::{
+    many::{ManyRead, read_many},
+    question::Question,
+};
 use super::{
     Flow, Turn, forward,
     gather::Part,
@@ -32,13 +36,14 @@ use crate::{
     },
     clock::Tick,
     command::CommandId,
+    measure::{Audit, Verdict, Watch, audit},
     planted::{self, Bug},
     resp::{
         Proto,
         reply::{integer, is_error},
         write::{Reply, command},
     },
-    tier::{Body, FillToken, Lookup, Meta, Origin, Query, TierLink},
+    tier::{Body, FillToken, Lookup, Meta, Origin, Query, TierLink, shadow},
     upstream::{Link, LinkSet, Lost, Status},
     worker::Worker,
 };
@@ -63,6 +68,7 @@ pub struct Flight {
     origin: Origin,
     sent: Tick,
     pttl: Cell<Option<i64>>,
+    watch: Watch,
     waiters: RefCell<Vec<Waiter>>,
 }
 
@@ -102,7 +108,7 @@ pub fn read(
     }
     let origin = link.tier.as_ref().map(TierLink::origin)?;
     let token = worker.shared.tier.begin_fill(at, origin)?;
-    worker.counters.rules[usize::from(rule.0)].misses.inc();
+    let watch = watch(worker, at, &question, rule);
     let flight = Rc::new(Flight {
         db: session.db,
         key: key.into(),
@@ -117,6 +123,7 @@ pub fn read(
         origin,
         sent: Tick::now(),
         pttl: Cell::new(None),
+        watch,
         waiters: RefCell::new(vec![waiter(turn, session, (lane, touches))]),
     });
     let wire_key = prefixed(turn, key);
@@ -132,6 +139,64 @@ pub fn read(
         .by_key
         .insert((session.db, key.into(), question), flight);
     Some(Flow::Done)
+}
+
+/// Asks Redis for what the local tier has just answered, to compare. Nobody waits for it.
+#[cold]
+pub fn sample(worker: &Rc<Worker>, db: u16, key: &[u8], rule: RuleId, query: Query<'_>) {
+    let Some(link) = worker
+        .links_of(db, key)
+        .and_then(|set| set.tracked_link().cloned())
+    else {
+        return;
+    };
+    let Some(origin) = link.tier.as_ref().map(TierLink::origin) else {
+        return;
+    };
+    let tier = &worker.shared.tier;
+    let at = Lookup { db, key };
+    // Entries of other links are theirs to check.
+    let ours = |entry: Meta| entry.origin == origin;
+    if !link.is_up() || link.is_full() || !tier.peek(at, worker.now()).is_some_and(ours) {
+        return;
+    }
+    let Some(question) = Question::of(query) else {
+        return;
+    };
+    let Some(token) = tier.begin_fill(at, origin) else {
+        return;
+    };
+    let flight = Rc::new(Flight {
+        db,
+        key: key.into(),
+        question: question.clone(),
+        token,
+        rule,
+        rule_name: None,
+        origin,
+        sent: Tick::now(),
+        pttl: Cell::new(None),
+        watch: Watch::Sample,
+        waiters: RefCell::default(),
+    });
+    let wire_key = worker.active().key_in_redis(key);
+    link.send(Target::FlightValue(flight), false, |out| {
+        question.write(&wire_key, out);
+    });
+}
+
+/// Whether the reply is to be compared; counts a would-be hit, or the miss.
+fn watch(worker: &Worker, at: Lookup<'_>, question: &Question, rule: RuleId) -> Watch {
+    let watch = if worker.shared.serving.shadows(at.key) {
+        let hit = audit::would_hit(worker, at.db, at.key, question, rule);
+        Watch::Shadow { hit }
+    } else {
+        Watch::Off
+    };
+    if watch != (Watch::Shadow { hit: true }) {
+        worker.counters.rules[usize::from(rule.0)].misses.inc();
+    }
+    watch
 }
 
 /// Joins a read of the same key that was not overtaken.
@@ -159,6 +224,9 @@ fn join(
         return false;
     }
     turn.worker.counters.coalesced.inc();
+    if matches!(flight.watch, Watch::Shadow { .. }) {
+        audit::would_hit(turn.worker, at.db, at.key, question, flight.rule);
+    }
     flight
         .waiters
         .borrow_mut()
@@ -194,10 +262,18 @@ impl Flight {
     }
 
     /// The value has come: keep it if that is still allowed, and answer everyone who waits.
-    pub fn value(self: Rc<Self>, worker: &Rc<Worker>, frame: &[u8]) {
+    pub fn value(self: Rc<Self>, link: &Link, frame: &[u8]) {
+        let worker = link.worker();
         self.land(worker);
-        if !planted::keeps_late(&self, worker, frame) {
-            self.keep(worker, frame);
+        let at = Lookup {
+            db: self.db,
+            key: &self.key,
+        };
+        match audit::check(link, &self.audit(), frame) {
+            Verdict::Keep if planted::keeps_late(&self, worker, frame) => {}
+            Verdict::Keep => self.keep(worker, frame),
+            Verdict::Leave => worker.shared.tier.cancel_fill(at, self.token),
+            Verdict::Suspect => {}
         }
         for waiter in self.waiters.take() {
             if self.ended_before(&waiter) {
@@ -241,6 +317,18 @@ impl Flight {
         }
     }
 
+    fn audit(&self) -> Audit<'_> {
+        Audit {
+            watch: self.watch,
+            db: self.db,
+            key: &self.key,
+            question: &self.question,
+            token: self.token,
+            origin: self.origin,
+            rule: self.rule,
+        }
+    }
+
     fn land(self: &Rc<Self>, worker: &Worker) {
         let mut flights = worker.flights.borrow_mut();
         let id = (self.db, self.key.clone(), self.question.clone());
@@ -265,6 +353,7 @@ impl Flight {
             rule: self.rule,
             origin: self.origin,
             sent: self.sent,
+            watch: self.watch,
         };
         let mut scratch = Vec::new();
         let absent = self.pttl.get() == Some(-2);
@@ -302,6 +391,7 @@ struct Keep<'a> {
     rule: RuleId,
     origin: Origin,
     sent: Tick,
+    watch: Watch,
 }
 
 impl Keep<'_> {
@@ -367,7 +457,10 @@ impl Keep<'_> {
             expires_ms,
             origin: self.origin,
             rule: self.rule.0,
-            db: self.db,
+            db: match self.watch {
+                Watch::Shadow { .. } => shadow(self.db),
+                Watch::Off | Watch::Sample => self.db,
+            },
         };
         Some((meta, max_size))
     }

@@ -18,12 +18,13 @@ use super::{
 use crate::{
     client::session::Session,
     clock::Tick,
+    measure::Mode,
     resp::{
         reply::{integer, is_error, is_null},
         write::{Reply, command},
     },
     state::{CoherenceState, Connection},
-    tier::{Lookup, Query},
+    tier::{self, Lookup, Query},
 };
 
 // === PANNIER.WHY ===
@@ -128,6 +129,17 @@ fn answerer(turn: &Turn<'_>, session: &Session, key: &[u8]) -> (&'static str, St
             "a local entry is current".to_owned(),
             Some(left).filter(|_| entry.deadline_ms < 1 << 47),
         );
+    }
+    if worker.shared.serving.shadows(key) {
+        let db = tier::shadow(session.db);
+        let would = worker.shared.tier.peek(Lookup { db, key }, now).is_some();
+        let entry = if would { "a" } else { "no" };
+        let reason = match worker.shared.serving.mode() {
+            Mode::Active(percent) => format!("the key is outside of local.rampPercent, {percent}"),
+            mode => mode.words(),
+        };
+        let reason = format!("{reason}; {entry} local entry would answer");
+        return ("redis", reason, None);
     }
     if let CoherenceState::Degraded(why) = worker.shared.upstream.facts().coherence {
         return ("redis", format!("the local tier is off: {why}"), None);

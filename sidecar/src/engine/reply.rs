@@ -142,7 +142,7 @@ pub fn answered(link: &Link, target: Target, since: Tick, frame: &[u8]) -> Resul
         }
         Target::FlightValue(flight) => {
             witness(link, worker, since, frame, Asked::ByApps);
-            flight.value(worker, frame);
+            flight.value(link, frame);
         }
         Target::ManyTtl(read, index) => {
             expect_integer(frame)?;
@@ -150,7 +150,7 @@ pub fn answered(link: &Link, target: Target, since: Tick, frame: &[u8]) -> Resul
         }
         Target::ManyValue(read) => {
             witness(link, worker, since, frame, Asked::ByApps);
-            read.values(worker, frame);
+            read.values(link, frame);
         }
         Target::Barrier(waiting) => barrier(link, worker, *waiting, since, frame),
         Target::Verdict(client) => pinned::redis_lives(&client),

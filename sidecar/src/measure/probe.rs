@@ -16,6 +16,7 @@ use crate::{
     clock::Tick,
     engine::reply::Target,
     metrics::{Flush, Probed},
+    planted,
     resp::{Proto, reply::is_error, write::command},
     upstream::Link,
     worker::Worker,
@@ -84,7 +85,7 @@ pub fn begin(link: &Link) {
     let Phase::Resting(until) = probe.phase else {
         return;
     };
-    if now < until || link.is_full() {
+    if now < until || link.is_full() || planted::hides_measurements() {
         return;
     }
     probe.round += 1;

@@ -135,6 +135,11 @@ impl Counters {
             ([*result], count)
         });
         families.labelled(&table::PROBES, probes);
+        families.plain(&table::SAMPLES, self.sum(|counters| &counters.samples));
+        let holds = self.shared.serving.mode();
+        let modes = ["Active", "Shadow", "FellBack"];
+        let modes = modes.map(|name| ([name], u64::from(name == holds.name())));
+        families.labelled(&table::LOCAL_MODE, modes);
         let holds = match self.shared.upstream.facts().coherence {
             CoherenceState::Idle => "idle",
             CoherenceState::Tracking => "tracking",
@@ -170,6 +175,14 @@ impl Counters {
             .iter()
             .map(|(name, figures)| ([name.to_string()], figures.write_errors_masked));
         families.labelled(&table::RULE_MASKED, masked);
+        let of_rule = |of: fn(&RuleFigures) -> u64| {
+            let series =
+                move |(name, figures): &(Arc<str>, RuleFigures)| ([name.to_string()], of(figures));
+            rules.iter().map(series).collect::<Vec<_>>()
+        };
+        families.labelled(&table::STALE_SAMPLES, of_rule(|f| f.stale_samples));
+        families.labelled(&table::SHADOW_HITS, of_rule(|f| f.shadow_hits));
+        families.labelled(&table::SHADOW_MISMATCHES, of_rule(|f| f.shadow_mismatches));
         families.plain(&table::RULES, policy.policy.rules().len() as u64);
     }
 

@@ -22,6 +22,12 @@ pub struct RuleFigures {
     pub fills_refused: u64,
     /// See [`RuleCounters`].
     pub write_errors_masked: u64,
+    /// See [`RuleCounters`].
+    pub shadow_hits: u64,
+    /// See [`RuleCounters`].
+    pub shadow_mismatches: u64,
+    /// See [`RuleCounters`].
+    pub stale_samples: u64,
 }
 
 /// What rules have counted before the policy in force.
@@ -87,6 +93,9 @@ impl RuleFigures {
             fills,
             fills_refused,
             write_errors_masked,
+            shadow_hits,
+            shadow_mismatches,
+            stale_samples,
         } = counters;
         Self {
             hits: hits.get(),
@@ -94,6 +103,9 @@ impl RuleFigures {
             fills: fills.get(),
             fills_refused: fills_refused.get(),
             write_errors_masked: write_errors_masked.get(),
+            shadow_hits: shadow_hits.get(),
+            shadow_mismatches: shadow_mismatches.get(),
+            stale_samples: stale_samples.get(),
         }
     }
 
@@ -112,6 +124,9 @@ impl RuleFigures {
             fills: f(self.fills, other.fills),
             fills_refused: f(self.fills_refused, other.fills_refused),
             write_errors_masked: f(self.write_errors_masked, other.write_errors_masked),
+            shadow_hits: f(self.shadow_hits, other.shadow_hits),
+            shadow_mismatches: f(self.shadow_mismatches, other.shadow_mismatches),
+            stale_samples: f(self.stale_samples, other.stale_samples),
         }
     }
 }

@@ -64,6 +64,16 @@ metrics! {
         "Measured about once a second on each tracked connection with a key of the sidecar's own: until the invalidation of a write arrived, since sent (an upper bound of staleness) and since answered (zero if the invalidation came first).";
     PROBES Counter "pannier_staleness_probes_total" ["result"]
         "These measurements: measured, lost (a later answer came and the invalidation did not; the local tier was flushed), refused (Redis would not GET or SET the keys pannier:probe:*).";
+    SAMPLES Counter "pannier_samples_total" []
+        "Local hits compared with Redis: one in ten thousand, at least about two a second.";
+    STALE_SAMPLES Counter "pannier_stale_samples_total" ["rule"]
+        "Of these, those that differed though no invalidation had come: the local tier was wrong. It serves nothing from then on, see pannier_local_mode.";
+    SHADOW_HITS Counter "pannier_shadow_hits_total" ["rule"]
+        "Reads of keys in shadow (local.mode Shadow, or outside of local.rampPercent) that the local tier would have answered. Compare with pannier_rule_requests_total, result miss.";
+    SHADOW_MISMATCHES Counter "pannier_shadow_mismatches_total" ["rule"]
+        "Of these, those that Redis answered otherwise though no invalidation had come.";
+    LOCAL_MODE Gauge "pannier_local_mode" ["mode"]
+        "1 for the mode that holds: Active, Shadow (as declared), FellBack (Shadow since a stale local value was found).";
     COHERENCE Gauge "pannier_coherence_state" ["state"]
         "1 for the state that holds: idle (nothing is kept on behalf of Redis), tracking, ttl_only, degraded (the local tier is off, /state says why).";
 

@@ -514,3 +514,45 @@ fn a_bound_for_values_is_a_bound_for_all_that_is_known_of_a_key() {
     assert!(bench.read(b"h", Query::HGet(b"c"), at(1)).is_some());
     assert!(bench.read(b"h", Query::HGet(b"a"), at(1)).is_none());
 }
+
+#[test]
+fn b5_an_entry_in_shadow_answers_no_read_and_falls_with_its_key() {
+    let bench = Bench::new();
+    let read = Lookup { db: 0, key: b"k" };
+    let lit = |db| bench.tier.peek(Lookup { db, key: b"k" }, at(1)).is_some();
+    let fill = || {
+        let token = bench.tier.begin_fill(read, bench.link.origin()).unwrap();
+        let meta = bench.meta(shadow(0));
+        assert!(
+            bench
+                .tier
+                .fill(token, meta, b"k", Body::Text(b"v"), usize::MAX)
+        );
+    };
+    fill();
+    assert_eq!(bench.read(b"k", Query::Get, at(1)), None);
+    assert!(lit(shadow(0)) && !lit(0));
+    bench.tier.invalidate(b"k");
+    assert!(!lit(shadow(0)), "invalidations reach it");
+    fill();
+    bench.tier.begin_write(b"k");
+    assert!(!lit(shadow(0)), "writes reach it");
+    bench.tier.end_write(b"k");
+    fill();
+    bench.tier.flush();
+    assert!(!lit(shadow(0)), "a flush reaches it");
+}
+
+#[test]
+fn p3_a_fill_into_the_shadow_is_voided_like_any_other() {
+    let bench = Bench::new();
+    let read = Lookup { db: 0, key: b"k" };
+    let token = bench.tier.begin_fill(read, bench.link.origin()).unwrap();
+    bench.tier.invalidate(b"k");
+    let meta = bench.meta(shadow(0));
+    assert!(
+        !bench
+            .tier
+            .fill(token, meta, b"k", Body::Text(b"old"), usize::MAX)
+    );
+}

@@ -44,6 +44,12 @@ pub(super) fn check(config: &SidecarConfig, problems: &mut Problems) {
         &(Span::from_millis(1)..=Span::from_secs(3600)),
         problems,
     );
+    range(
+        "local.rampPercent",
+        config.local.ramp_percent,
+        &(0..=100),
+        problems,
+    );
     for (field, span) in [
         ("ttl.default", config.ttl.default),
         ("ttl.max", config.ttl.max),

@@ -10,11 +10,12 @@ use super::{
         gather::{Gather, Merge},
         reply::Target,
     },
-    Keep, Waiter, ask_again, prefixed, tracked, waiter,
+    Keep, Question, Waiter, ask_again, prefixed, tracked, waiter, watch,
 };
 use crate::{
     client::session::{Lane, Session, Touches},
     clock::Tick,
+    measure::{Audit, Verdict, Watch, audit},
     resp::{
         Proto,
         reply::{Value, integer, is_error},
@@ -37,6 +38,7 @@ pub struct ManyRead {
 struct ManyKey {
     key: Box<[u8]>,
     rule: RuleId,
+    watch: Watch,
     token: Option<FillToken>,
     pttl: Cell<Option<i64>>,
 }
@@ -115,13 +117,16 @@ impl Group<'_> {
         let origin = link.tier.as_ref().map(TierLink::origin).unwrap_or_default();
         // Without a slot in the tier nothing is kept.
         let keeps = link.tier.is_some();
-        let keys = self.keys.iter().map(|(_, key, rule)| ManyKey {
-            key: (*key).into(),
-            rule: *rule,
-            token: keeps
-                .then(|| tier.begin_fill(Lookup { db, key }, origin))
-                .flatten(),
-            pttl: Cell::new(None),
+        let keys = self.keys.iter().map(|(_, key, rule)| {
+            let at = Lookup { db, key };
+            let token = keeps.then(|| tier.begin_fill(at, origin)).flatten();
+            ManyKey {
+                key: (*key).into(),
+                rule: *rule,
+                watch: watch(worker, at, &Question::Value, *rule),
+                token,
+                pttl: Cell::new(None),
+            }
         });
         let read = Rc::new(ManyRead {
             db,
@@ -131,9 +136,7 @@ impl Group<'_> {
             waiter,
         });
         let mut wire_keys: Vec<Vec<u8>> = Vec::with_capacity(self.keys.len());
-        for (index, (_, key, rule)) in self.keys.iter().enumerate() {
-            let rules = &worker.counters.rules;
-            rules[usize::from(rule.0)].misses.inc();
+        for (index, (_, key, _)) in self.keys.iter().enumerate() {
             let key = prefixed(turn, key);
             link.send(Target::ManyTtl(Rc::clone(&read), index), false, |out| {
                 command(out, &[b"PTTL", &key]);
@@ -153,7 +156,8 @@ impl ManyRead {
     }
 
     /// The values have come.
-    pub fn values(&self, worker: &Rc<Worker>, frame: &[u8]) {
+    pub fn values(&self, link: &Link, frame: &[u8]) {
+        let worker = link.worker();
         let value = Value::read(frame);
         let items = value
             .as_ref()
@@ -176,11 +180,14 @@ impl ManyRead {
                 rule: key.rule,
                 origin: self.origin,
                 sent: self.sent,
+                watch: key.watch,
             };
             match items.get(index) {
-                Some(Value::Text(text)) => {
-                    keep.fill(worker, token, key.pttl.get(), Body::Text(text));
-                }
+                Some(Value::Text(text)) => match self.check(link, key, token, text) {
+                    Verdict::Keep => keep.fill(worker, token, key.pttl.get(), Body::Text(text)),
+                    Verdict::Leave => worker.shared.tier.cancel_fill(at, token),
+                    Verdict::Suspect => {}
+                },
                 // MGET answers null for a key of another type as well.
                 _ => worker
                     .shared
@@ -202,6 +209,24 @@ impl ManyRead {
                 }
                 _ => out.extend_from_slice(frame),
             });
+    }
+
+    fn check(&self, link: &Link, key: &ManyKey, token: FillToken, text: &[u8]) -> Verdict {
+        if key.watch == Watch::Off {
+            return Verdict::Keep;
+        }
+        let mut frame = Vec::new();
+        Reply::new(&mut frame, Proto::Resp3).bulk(text);
+        let audit = Audit {
+            watch: key.watch,
+            db: self.db,
+            key: &key.key,
+            question: &Question::Value,
+            token,
+            origin: self.origin,
+            rule: key.rule,
+        };
+        audit::check(link, &audit, &frame)
     }
 
     /// No values will come over this link.

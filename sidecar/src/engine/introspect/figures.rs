@@ -12,7 +12,7 @@ use super::{
 use crate::{
     client::session::Session,
     clock::Tick,
-    metrics::LoopCounters,
+    metrics::{LoopCounters, rules::RuleFigures},
     state::{Connection, Shared},
     worker::Worker,
 };
@@ -138,6 +138,7 @@ pub fn stats(turn: &Turn<'_>, session: &mut Session) -> Flow {
         ("connectedClients", signed(figures.clients)),
         ("timestamp", i64::try_from(timestamp).unwrap_or(i64::MAX)),
     ];
+    let rules = RuleFigures::total(&shared.counters);
     let staleness = shared.measured.staleness.lock().summary(Tick::now());
     let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
     let measured = [
@@ -145,11 +146,16 @@ pub fn stats(turn: &Turn<'_>, session: &mut Session) -> Flow {
         ("stalenessP50Micros", micros(staleness.p50)),
         ("stalenessP99Micros", micros(staleness.p99)),
         ("stalenessMaxMicros", micros(staleness.max)),
+        ("samples", signed(shared.sum(|counters| &counters.samples))),
+        ("staleSamples", signed(rules.stale_samples)),
+        ("wouldBeHits", signed(rules.shadow_hits)),
+        ("wouldBeStale", signed(rules.shadow_mismatches)),
     ];
     let words = [
         ("status", status.to_owned()),
         ("redis", connection_words(&facts.connection)),
         ("coherence", coherence_words(&facts.coherence)),
+        ("localMode", shared.serving.mode().name().to_owned()),
     ];
     session.reply(|reply| {
         reply.map(numbers.len() + measured.len() + words.len() + 2);

@@ -271,7 +271,9 @@ impl Mailbox {
 }
 
 /// Moves messages of a connection to its output.
-pub(super) fn deliver(session: &mut Session) {
+pub fn deliver(client: &Rc<Client>) {
+    let mut session = client.session.borrow_mut();
+    let session = &mut *session;
     let Session { in_memory, out, .. } = session;
     let Some(subscriptions) = in_memory
         .as_ref()
