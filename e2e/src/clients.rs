@@ -22,7 +22,7 @@ pub enum ClientError {
     Fetch(#[from] crate::packages::FetchError),
 }
 
-/// Folder with the scripts and, below, `node_modules` with ioredis and node-redis.
+/// Folder with the scripts and, below, `node_modules` with ioredis, node-redis and Socket.IO.
 pub fn node() -> Result<PathBuf, ClientError> {
     for program in ["node", "npm"] {
         if Command::new(program).arg("--version").output().is_err() {
@@ -37,7 +37,7 @@ pub fn node() -> Result<PathBuf, ClientError> {
     // Scripts change more often than the lock file: copied each time, installed only when needed.
     copy(&source, &folder);
     if !is_current(&folder, "package-lock.json", &source) {
-        eprintln!("fetching ioredis and node-redis with npm (10 to 60 seconds)");
+        eprintln!("fetching ioredis, node-redis and Socket.IO with npm (10 to 60 seconds)");
         let mut npm = Command::new("npm");
         npm.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"])
             .current_dir(&folder);

@@ -1,5 +1,6 @@
 //! Real client libraries through the sidecar, with their own handshakes: redis-rs, ioredis,
-//! node-redis, redis-py and redis-cli, in front of Redis and Valkey and in memory mode.
+//! node-redis, redis-py and redis-cli, in front of Redis and Valkey and in memory mode; Socket.IO
+//! with its streams adapter.
 //!
 //! Each scenario also runs directly against a plain server, which shows that the scenario is right.
 #![allow(
@@ -72,6 +73,26 @@ fn with_node(client: &str, protocols: &[&str]) {
             ]));
         }
     });
+}
+
+/// S1.10: Socket.IO goes on within the instance when there is no Redis.
+#[test]
+fn two_socket_io_servers_find_each_other_by_streams_also_in_memory_mode() {
+    let Some(folder) = available("socket.io", clients::node()) else {
+        return;
+    };
+    let plain = RedisServer::new(Engine::Redis7);
+    let before = Sidecar::start_coherent(&SidecarOptions::before(&plain));
+    let memory = SidecarOptions::memory().config(json!({"sidecar": {"threads": 2}}));
+    let memory = Sidecar::start(&memory);
+    for address in [plain.address(), before.address(), memory.address()] {
+        for client in ["ioredis", "node-redis"] {
+            let port = address.port().to_string();
+            run(Command::new("node")
+                .arg(folder.join("socketio.js"))
+                .args([client, &port]));
+        }
+    }
 }
 
 #[test]

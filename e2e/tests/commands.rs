@@ -432,7 +432,7 @@ fn memory_mode_serves_what_it_promises_and_names_what_it_does_not() {
     ] {
         assert_eq!(app.run(line), direct.run(line), "{line}");
     }
-    for line in ["XADD s * f v", "PFADD p a", "FCALL f 0"] {
+    for line in ["XGROUP CREATE s g $", "PFADD p a", "FCALL f 0"] {
         let reply = app.run(line);
         assert!(reply.to_string().starts_with("-ERR"), "{reply}");
         assert!(

@@ -1,4 +1,4 @@
-//! Memory mode beyond single commands: transactions, and what becomes of them when Redis goes or
+//! Memory mode beyond single commands: transactions, waiting, and what becomes of both when Redis goes or
 //! comes back (S0.14, S1.10).
 #![allow(
     clippy::unwrap_used,
@@ -6,7 +6,7 @@
     reason = "a test that meets the unexpected fails"
 )]
 
-use e2e::{Engine, RedisServer, Sidecar, SidecarOptions, Wire, wait};
+use e2e::{Engine, RedisServer, Sidecar, SidecarOptions, Wire, wait, wire::encode};
 use serde_json::json;
 
 const ABORTED: &str = "-EXECABORT Transaction discarded because of previous errors.";
@@ -322,4 +322,159 @@ fn s0_14_a_transaction_begun_at_redis_is_closed_when_redis_goes() {
     wait::until_true("the write in memory is counted as discarded", || {
         sidecar.metric("pannier_memory_discarded_writes_total", "") >= 1.0
     });
+}
+
+/// Sends a command that waits, and waits until the sidecar says that its client does.
+fn blocks(sidecar: &Sidecar, wire: &mut Wire, line: &str) -> i64 {
+    let id = wire.run("CLIENT ID").integer();
+    let words: Vec<&str> = line.split(' ').collect();
+    wire.send(&encode(&words)).unwrap();
+    let mut watcher = sidecar.connect();
+    wait::until_true(&format!("{line} waits"), || {
+        let list = watcher.run(&format!("CLIENT LIST ID {id}")).text();
+        list.contains(" flags=b ")
+    });
+    id
+}
+
+#[test]
+fn who_waits_is_served_in_order_by_whatever_event_loop() {
+    let sidecar = Sidecar::start(&memory());
+    let mut waiting: Vec<Wire> = (0..4).map(|_| sidecar.connect()).collect();
+    for wire in &mut waiting {
+        blocks(&sidecar, wire, "BLPOP none queue 0");
+    }
+    let mut pushes = sidecar.connect();
+    assert_eq!(pushes.run("RPUSH queue a b"), "2");
+    assert_eq!(pushes.run("LLEN queue"), "0");
+    assert_eq!(pushes.run("RPUSH queue c d e"), "3");
+    let got: Vec<String> = waiting
+        .iter_mut()
+        .map(|wire| wire.read().unwrap().to_string())
+        .collect();
+    assert_eq!(got, ["[queue a]", "[queue b]", "[queue c]", "[queue d]"]);
+    assert_eq!(pushes.run("LRANGE queue 0 -1"), "[e]");
+    // A client that was served goes on, also with what it sent meanwhile.
+    let mut eager = sidecar.connect();
+    blocks(&sidecar, &mut eager, "BLMOVE empty target LEFT RIGHT 0");
+    eager.send(&encode(&["GET", "k"])).unwrap();
+    let mut chained = sidecar.connect();
+    blocks(&sidecar, &mut chained, "BRPOP target 0");
+    assert_eq!(pushes.run("SET k v"), "OK");
+    assert_eq!(pushes.run("RPUSH empty x"), "1");
+    assert_eq!(eager.read().unwrap(), "x");
+    assert_eq!(eager.read().unwrap(), "v");
+    assert_eq!(chained.read().unwrap(), "[target x]");
+    let mut scored = Wire::connect_resp3(sidecar.address());
+    blocks(&sidecar, &mut scored, "BZPOPMIN z 0");
+    assert_eq!(pushes.run("ZADD z 2 b 1 a"), "2");
+    assert_eq!(scored.read().unwrap(), "[z a 1]");
+}
+
+#[test]
+fn a_reader_of_streams_waits_for_what_comes_after_it() {
+    let sidecar = Sidecar::start(&memory());
+    let mut adds = sidecar.connect();
+    assert_eq!(adds.run("XADD s 1-1 f old"), "1-1");
+    let mut readers: Vec<Wire> = (0..3).map(|_| sidecar.connect()).collect();
+    blocks(&sidecar, &mut readers[0], "XREAD BLOCK 0 STREAMS s $");
+    blocks(
+        &sidecar,
+        &mut readers[1],
+        "XREAD COUNT 5 BLOCK 60000 STREAMS other s $ 1-1",
+    );
+    blocks(&sidecar, &mut readers[2], "XREAD BLOCK 0 STREAMS s 3");
+    assert_eq!(adds.run("XADD s 2-1 f new"), "2-1");
+    assert_eq!(readers[0].read().unwrap(), "[[s [[2-1 [f new]]]]]");
+    assert_eq!(readers[1].read().unwrap(), "[[s [[2-1 [f new]]]]]");
+    assert_eq!(adds.run("XADD s 4-1 f newer"), "4-1");
+    assert_eq!(readers[2].read().unwrap(), "[[s [[4-1 [f newer]]]]]");
+    assert_eq!(
+        readers[2].run("XREAD STREAMS s 4"),
+        "[[s [[4-1 [f newer]]]]]"
+    );
+    assert_eq!(readers[2].run("XREAD BLOCK 5 STREAMS s $"), "(nil)");
+    for line in [
+        "XGROUP CREATE s g $",
+        "XREADGROUP GROUP g c BLOCK 0 STREAMS s >",
+    ] {
+        let refused = adds.run(line).to_string();
+        assert!(
+            refused.ends_with("is not available in memory mode"),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
+fn waiting_ends_by_time_by_others_and_with_the_connection() {
+    let sidecar = Sidecar::start(&memory());
+    let (mut app, mut other) = (sidecar.connect(), sidecar.connect());
+    assert_eq!(app.run("BLPOP l 0.01"), "(nil)");
+    assert_eq!(app.run("BZPOPMAX z 0.01"), "(nil)");
+    assert_eq!(
+        app.run("BLPOP l x").to_string(),
+        "-ERR timeout is not a float or out of range"
+    );
+    let id = blocks(&sidecar, &mut app, "BLPOP l 0");
+    assert_eq!(other.run(&format!("CLIENT UNBLOCK {id}")), "1");
+    assert_eq!(app.read().unwrap(), "(nil)");
+    blocks(&sidecar, &mut app, "XREAD BLOCK 0 STREAMS s $");
+    assert_eq!(other.run(&format!("CLIENT UNBLOCK {id} ERROR")), "1");
+    assert_eq!(
+        app.read().unwrap().to_string(),
+        "-UNBLOCKED client unblocked via CLIENT UNBLOCK"
+    );
+    assert_eq!(other.run(&format!("CLIENT UNBLOCK {id}")), "0");
+    // What nobody waits for any longer stays in the list.
+    blocks(&sidecar, &mut app, "BLPOP l 0");
+    drop(app);
+    wait::until_true("the client is gone", || {
+        other.run(&format!("CLIENT LIST ID {id}")).text().is_empty()
+    });
+    assert_eq!(other.run("RPUSH l a"), "1");
+    assert_eq!(other.run("LLEN l"), "1");
+    let mut killed = sidecar.connect();
+    let id = blocks(&sidecar, &mut killed, "BLPOP none 0");
+    assert_eq!(other.run(&format!("CLIENT KILL ID {id}")), "1");
+    assert!(killed.is_closed());
+}
+
+#[test]
+fn a_transaction_serves_who_waits_when_it_is_over_and_never_waits_itself() {
+    let sidecar = Sidecar::start(&memory());
+    let (mut app, mut waiting) = (sidecar.connect(), sidecar.connect());
+    blocks(&sidecar, &mut waiting, "BLPOP l 0");
+    for line in [
+        "RPUSH l a",
+        "LPOP l",
+        "BLPOP l 0",
+        "BLMOVE l m LEFT LEFT 0",
+        "RPUSH l b c",
+    ] {
+        if line == "RPUSH l a" {
+            assert_eq!(app.run("MULTI"), "OK");
+        }
+        assert_eq!(app.run(line), "QUEUED");
+    }
+    assert_eq!(app.run("EXEC"), "[1 a (nil) (nil) 2]");
+    assert_eq!(waiting.read().unwrap(), "[l b]");
+    assert_eq!(app.run("LRANGE l 0 -1"), "[c]");
+}
+
+#[test]
+fn s0_14_who_waits_in_memory_is_told_when_redis_is_back() {
+    let (mut server, sidecar) = away_and_back();
+    let (mut waiting, mut probe) = (sidecar.connect(), sidecar.connect());
+    server.kill();
+    wait::until_true("memory answers", || {
+        probe.run("SET other v") == "OK" && probe.run("PFADD p a").is_error()
+    });
+    blocks(&sidecar, &mut waiting, "XREAD BLOCK 0 STREAMS s $");
+    server.restart();
+    let told = waiting.read().unwrap().to_string();
+    assert!(told.starts_with("-UNBLOCKED "), "{told}");
+    blocks(&sidecar, &mut waiting, "XREAD BLOCK 0 STREAMS s $");
+    assert_eq!(server.connect().run("XADD s 1-1 f v"), "1-1");
+    assert_eq!(waiting.read().unwrap(), "[[s [[1-1 [f v]]]]]");
 }

@@ -194,7 +194,7 @@ fn p6_memory_mode_takes_over_and_redis_is_the_truth_afterwards() {
         assert_eq!(app.run(command).to_string(), expected, "{command}");
     }
     assert!(
-        app.run("XADD s * f v")
+        app.run("PFADD p a")
             .to_string()
             .contains("is not available in memory mode")
     );

@@ -47,6 +47,8 @@ pub struct Shared {
     pub local_only: Mutex<Store>,
     /// Subscriptions of memory mode.
     pub channels: Mutex<crate::engine::memory::Channels>,
+    /// Clients that wait in memory mode.
+    pub waiters: Mutex<crate::engine::memory::Waiters>,
     /// Built-in commands, merged with those of the server.
     pub commands: ArcSwap<CommandTable>,
     /// Connected apps.
@@ -229,6 +231,7 @@ impl Shared {
             store: Mutex::new(Store::new(budget.store)),
             local_only: Mutex::new(Store::new(budget.local_only)),
             channels: Mutex::default(),
+            waiters: Mutex::default(),
             commands: ArcSwap::from_pointee(CommandTable::builtin()),
             clients: Clients::default(),
             counters: (0..threads).map(|_| Arc::default()).collect(),

@@ -1,7 +1,7 @@
 //! Memory mode: the data of an app that has no Redis, or not now (P6), bounded in bytes (P9).
 //!
-//! Strings with counters and bits, expiry, hashes, sets, sorted sets, lists and the SCAN family,
-//! answered as redis-server 7.0 answers them. One `Store` serves topology `None`, `whenUnavailable: Memory`
+//! Strings with counters and bits, expiry, hashes, sets, sorted sets, lists, streams without
+//! consumer groups and the SCAN family, answered as redis-server 7.0 answers them. One `Store` serves topology `None`, `whenUnavailable: Memory`
 //! and the rules with `cache: LocalOnly`. It is pure: no I/O, no clock, no randomness of its own.
 //! `pubsub` beside it keeps who listens to what.
 //!
@@ -35,9 +35,11 @@ mod run;
 mod scan;
 mod sets;
 mod sorted;
+mod stream;
 mod strings;
 mod table;
 mod value;
+mod waiting;
 mod watch;
 
 use crate::resp::write::Reply;
@@ -48,8 +50,8 @@ use run::Run;
 use std::time::Duration;
 
 pub use value::{
-    CONTAINER_OVERHEAD, FIELD_OVERHEAD, ITEM_OVERHEAD, KEY_OVERHEAD, MEMBER_OVERHEAD,
-    SCORED_OVERHEAD,
+    CONTAINER_OVERHEAD, ENTRY_OVERHEAD, FIELD_OVERHEAD, ITEM_OVERHEAD, KEY_OVERHEAD,
+    MEMBER_OVERHEAD, SCORED_OVERHEAD,
 };
 pub use watch::Flag;
 
@@ -77,7 +79,7 @@ pub enum Done {
     Answered {
         /// Whether data changed.
         wrote: bool,
-        /// Lists and sorted sets that got elements: blocking pops on them may go on.
+        /// Keys that got elements: commands that wait for them may go on.
         ready: Vec<(u32, Box<[u8]>)>,
     },
     /// Nothing is written: memory mode does not have this command.
@@ -148,6 +150,25 @@ impl Store {
         command::find(name).is_some()
     }
 
+    /// How long a command waits that answered with null: `Duration::MAX` until something comes,
+    /// `None` not at all.
+    pub fn patience(args: &[&[u8]]) -> Option<Duration> {
+        waiting::patience(args)
+    }
+
+    /// The keys that such a command waits for.
+    pub fn waits_for<'b>(args: &[&'b [u8]]) -> Vec<&'b [u8]> {
+        waiting::keys(args)
+    }
+
+    /// The words of such a command for when it is asked again: `$` is the last id of now.
+    pub fn words_to_wait_with(&mut self, call: &Call, args: &[&[u8]]) -> Vec<Box<[u8]>> {
+        if args.first().is_some_and(|name| argument::is(name, "XREAD")) {
+            return stream::settle_ids(&mut self.run("xread", call), args);
+        }
+        args.iter().map(|word| Box::from(*word)).collect()
+    }
+
     /// An empty store that never holds more than `limit_bytes`.
     pub fn new(limit_bytes: u64) -> Self {
         let limit = usize::try_from(limit_bytes)
@@ -166,16 +187,7 @@ impl Store {
         let Some(spec) = args.first().and_then(|name| command::find(name)) else {
             return Done::NotAvailable;
         };
-        let mut run = Run {
-            now: milliseconds(call.now),
-            offset: self.follow_clocks(call),
-            keys: &mut self.keys,
-            call,
-            command: spec.name,
-            random: Random::new(call.random),
-            wrote: false,
-            ready: Vec::new(),
-        };
+        let mut run = self.run(spec.name, call);
         let result = if !spec.takes(args.len()) {
             Err(Fail::Arity(spec.name))
         } else if spec.grows {
@@ -191,6 +203,19 @@ impl Store {
         self.keys.watches.settle(wrote);
         self.writes += u64::from(wrote);
         Done::Answered { wrote, ready }
+    }
+
+    fn run<'a>(&'a mut self, command: &'static str, call: &'a Call) -> Run<'a> {
+        Run {
+            now: milliseconds(call.now),
+            offset: self.follow_clocks(call),
+            keys: &mut self.keys,
+            call,
+            command,
+            random: Random::new(call.random),
+            wrote: false,
+            ready: Vec::new(),
+        }
     }
 
     /// Changes the bound; keys above it go with the next write.

@@ -10,6 +10,8 @@
 mod first_types;
 #[path = "store_differential/sorted_sets.rs"]
 mod sorted_sets;
+#[path = "store_differential/streams.rs"]
+mod streams;
 
 use sidecar::resp::{Proto, write};
 use sidecar::store::{Call, Done, Store};
@@ -21,36 +23,49 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 const COMMANDS: usize = 40_000;
+/// Where the server waits now and then.
+const FEW: usize = 8_000;
 /// Differences after which a run ends.
 const ENOUGH: usize = 12;
 
 #[test]
 fn the_store_answers_as_redis_does_over_resp2() {
-    Duel::new(Proto::Resp2, 2, first_types::FORMS).fight();
+    Duel::new(Proto::Resp2, 2, first_types::FORMS).fight(COMMANDS);
 }
 
 #[test]
 fn the_store_answers_as_redis_does_over_resp3() {
-    Duel::new(Proto::Resp3, 3, first_types::FORMS).fight();
+    Duel::new(Proto::Resp3, 3, first_types::FORMS).fight(COMMANDS);
 }
 
 #[test]
 fn sorted_sets_answer_as_those_of_redis_over_resp2() {
-    Duel::new(Proto::Resp2, 2, sorted_sets::FORMS).fight();
+    Duel::new(Proto::Resp2, 2, sorted_sets::FORMS).fight(COMMANDS);
 }
 
 #[test]
 fn sorted_sets_answer_as_those_of_redis_over_resp3() {
-    Duel::new(Proto::Resp3, 3, sorted_sets::FORMS).fight();
+    Duel::new(Proto::Resp3, 3, sorted_sets::FORMS).fight(COMMANDS);
+}
+
+#[test]
+fn streams_and_blocking_pops_answer_as_those_of_redis_over_resp2() {
+    Duel::new(Proto::Resp2, 2, streams::FORMS).fight(FEW);
+}
+
+#[test]
+fn streams_and_blocking_pops_answer_as_those_of_redis_over_resp3() {
+    Duel::new(Proto::Resp3, 3, streams::FORMS).fight(FEW);
 }
 
 #[test]
 fn some_form_exercises_every_command() {
-    let names: std::collections::BTreeSet<&str> = [first_types::FORMS, sorted_sets::FORMS]
-        .concat()
-        .iter()
-        .map(|form| form.split(' ').next().unwrap())
-        .collect();
+    let names: std::collections::BTreeSet<&str> =
+        [first_types::FORMS, sorted_sets::FORMS, streams::FORMS]
+            .concat()
+            .iter()
+            .map(|form| form.split(' ').next().unwrap())
+            .collect();
     for name in Store::COMMANDS.iter().filter(|name| **name != "time") {
         assert!(
             names.contains(name.to_uppercase().as_str()),
@@ -262,8 +277,8 @@ impl Duel {
         duel
     }
 
-    fn fight(&mut self) {
-        for round in 0..COMMANDS {
+    fn fight(&mut self, commands: usize) {
+        for round in 0..commands {
             if self.mismatches.len() >= ENOUGH {
                 break;
             }
@@ -336,6 +351,10 @@ impl Duel {
             }
             ("TTL" | "EXPIRETIME", Some(a @ 0..), Some(b @ 0..)) => (a - b).abs() <= 5,
             ("PTTL" | "PEXPIRETIME", Some(a @ 0..), Some(b @ 0..)) => (a - b).abs() <= 5_000,
+            // The server waited in vain, the store was asked once.
+            ("BLMOVE" | "BRPOPLPUSH", ..) if theirs.head.starts_with(b"*-1") => {
+                ours.head == b"$-1\r\n"
+            }
             _ => ours == theirs,
         };
         self.expect(same, command, &ours, &theirs);
@@ -432,6 +451,7 @@ impl Duel {
                     b"+string\r\n" => self.step(&with("GET")),
                     b"+hash\r\n" => self.step(&with("HGETALL")),
                     b"+set\r\n" => self.step(&with("SMEMBERS")),
+                    b"+stream\r\n" => self.step(&[with("XRANGE"), words("- +")].concat()),
                     b"+zset\r\n" => self.step(&[with("ZRANGE"), words("0 -1 WITHSCORES")].concat()),
                     _ => self.step(&[with("LRANGE"), words("0 -1")].concat()),
                 }
@@ -525,7 +545,8 @@ impl Duel {
             0 if command.len() > 1 => {
                 command.pop();
             }
-            1 => command.push(self.fill("v")),
+            // The last word of a blocking command is how long it waits.
+            1 if command[0][0] != b'B' => command.push(self.fill("v")),
             2 => command[0].make_ascii_lowercase(),
             _ => {}
         }
@@ -626,9 +647,28 @@ impl Duel {
                 "*", "k*", "key[1-4]", "key?", "*[^3]", "f*", "nothing", "\\k*", "1*", "*e*5",
             ]),
             "type" => self.pick(&["string", "hash", "set", "list", "HASH", "zset"]),
+            "id" | "end-id" | "new-id" | "timeout" | "trim" => return self.fill_stream(word),
             "n" => self.pick(&["1", "2", "5", "100", "0", "-1", "x"]),
             "c" => self.pick(&["0", "0", "0", "x", "-", ""]),
             other => return self.fill_sorted(other),
+        };
+        text.as_bytes().to_vec()
+    }
+
+    fn fill_stream(&mut self, word: &str) -> Vec<u8> {
+        let text = match (word, self.below(8)) {
+            ("trim", _) => self.pick(&["0", "1", "2", "3", "5", "-1", "x", "100"]),
+            ("timeout", _) => self.pick(&["0.001", "0.001", "1e-3", "x", "-1", "", "nan", ".005"]),
+            (_, 0) => self.pick(ODD_IDS),
+            ("end-id", 1) => "-",
+            ("end-id", 2) => "+",
+            ("end-id", 3) => return format!("({}-{}", self.below(12), self.below(4)).into_bytes(),
+            ("new-id", 1) => return format!("{}-*", self.below(40)).into_bytes(),
+            ("new-id", _) => {
+                return format!("{}-{}", self.below(40), self.below(4)).into_bytes();
+            }
+            (_, 4) => return self.below(12).to_string().into_bytes(),
+            _ => return format!("{}-{}", self.below(40), self.below(4)).into_bytes(),
         };
         text.as_bytes().to_vec()
     }
@@ -750,6 +790,32 @@ const ODD_SCORES: &[&str] = &[
 const SCORE_BOUNDS: &[&str] = &[
     "-inf", "+inf", "inf", "(inf", "(-inf", "x", "", "(", "1e400", " 1", "1 ", "nan", "0.1",
     "(0.1", "-0", "1.5", "((1", "0.5", "-inf", "+inf", "-inf", "+inf",
+];
+const ODD_IDS: &[&str] = &[
+    "0",
+    "0-0",
+    "-",
+    "+",
+    "x",
+    "",
+    "1-",
+    "-1",
+    "1-x",
+    "0-*",
+    "5-*",
+    " 3-1",
+    "007-01",
+    "+2-0",
+    "1-1-1",
+    "18446744073709551615-18446744073709551615",
+    "18446744073709551616-0",
+    "(",
+    "(1-1",
+    "1--1",
+    "$",
+    ">",
+    "*-1",
+    "18446744073709551615",
 ];
 const FLOATS: &[&str] = &[
     "0.1",

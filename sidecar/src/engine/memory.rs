@@ -4,23 +4,31 @@
 //! of rules, and what happens when Redis comes back: it is the truth, writes acknowledged in memory only are discarded, counted
 //! and logged (S0.14, P6).
 
+mod blocking;
 mod channels;
 mod held;
 mod transaction;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    rc::Rc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use self::channels::{publish, subscribe};
 pub use self::{
-    channels::{Channels, Names, adopt, deliver, protocol_changed, unsubscribe},
+    blocking::{Waiters, unblock},
+    channels::{Channels, Names, adopt, protocol_changed, unsubscribe},
     held::{Held, let_go, while_held},
 };
 use super::{Flow, Request, Turn, count, expiry, forward::Ruled, refuse};
 use crate::{
-    client::session::{Lane, Session, Touches},
+    client::{
+        Client,
+        session::{Lane, Session, Touches},
+    },
     clock::Tick,
     command::{self, CommandId, Pin},
     metrics::Outcome,
@@ -136,7 +144,10 @@ fn run(
         drop(store);
         return not_available(turn, session, request, mode);
     };
-    blocked_clients(turn.worker, &mut store, ready);
+    // Who waits does so for keys of the one store.
+    if mode != Mode::LocalOnly || !turn.worker.has_upstream() {
+        blocking::serve(turn.worker, &mut store, ready);
+    }
     Flow::Done
 }
 
@@ -188,9 +199,6 @@ fn apply(
     }
     Some(ready)
 }
-
-/// Keys got elements.
-fn blocked_clients(_: &Worker, _: &mut Store, _: Ready) {}
 
 /// Hits and misses by rule, also where memory is all there is.
 fn count_read(turn: &Turn<'_>, request: Request<'_>, nothing: bool) {
@@ -259,9 +267,19 @@ pub fn without_redis(
     }
     match pin {
         Pin::Subscribe => subscribe(turn, session, request),
+        Pin::Block => blocking::begin(turn, session, request),
         Pin::Multi => transaction::multi(turn, session),
         Pin::Watch => transaction::watch(turn, session, request),
         _ => not_available(turn, session, request, Mode::NoRedis),
+    }
+}
+
+/// What came for a connection from others: messages, and the reply that it waits for.
+pub fn deliver(client: &Rc<Client>) {
+    let mut session = client.session.borrow_mut();
+    if session.in_memory.is_some() {
+        channels::deliver(&mut session);
+        blocking::deliver(client, &mut session);
     }
 }
 
@@ -302,6 +320,7 @@ pub fn redis_is_back(worker: &Worker) {
             "redis is back and is the truth again: writes acknowledged in memory only were discarded"
         );
     }
+    blocking::let_all_go(worker);
     let subscribers = worker.shared.channels.lock().kill_all();
     if subscribers > 0 {
         tracing::info!(

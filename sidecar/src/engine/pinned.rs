@@ -390,6 +390,9 @@ pub fn take_unblock(client: &Rc<Client>) {
     let Some(with_error) = client.handle.take_unblock() else {
         return;
     };
+    if memory::unblock(client, with_error) {
+        return;
+    }
     let mut session = client.session.borrow_mut();
     let session = &mut *session;
     let alone = session.pinned.as_ref().and_then(|pinned| pinned.alone);

@@ -5,7 +5,8 @@
 use super::fail::Fail;
 use super::run::Run;
 use super::sorted::{algebra, members, pop, range};
-use super::{bits, deadlines, hashes, keys, lists, numbers, scan, sets, strings};
+use super::stream::{append as stream_append, read as stream_read};
+use super::{bits, deadlines, hashes, keys, lists, numbers, scan, sets, strings, waiting};
 use crate::resp::write::Reply;
 
 pub(super) type Handler = fn(&mut Run<'_>, &[&[u8]], &mut Reply<'_>) -> Result<(), Fail>;
@@ -55,6 +56,12 @@ static TABLE: &[Spec] = SPECS;
 const SPECS: &[Spec] = &[
     plain("append", 3, strings::append),
     plain("bitcount", -2, bits::bitcount),
+    plain("blmove", 6, waiting::blmove),
+    plain("blpop", -3, waiting::blpop),
+    plain("brpop", -3, waiting::brpop),
+    plain("brpoplpush", 4, waiting::brpoplpush),
+    plain("bzpopmax", -3, waiting::bzpopmax),
+    plain("bzpopmin", -3, waiting::bzpopmin),
     plain("copy", -3, keys::copy),
     plain("dbsize", 1, keys::dbsize),
     grows("decr", 2, numbers::decr),
@@ -152,6 +159,13 @@ const SPECS: &[Spec] = &[
     plain("ttl", 2, deadlines::ttl),
     plain("type", 2, keys::type_of),
     plain("unlink", -2, keys::del),
+    plain("xadd", -5, stream_append::xadd),
+    plain("xdel", -3, stream_append::xdel),
+    plain("xlen", 2, stream_read::xlen),
+    plain("xrange", -4, stream_read::xrange),
+    plain("xread", -4, stream_read::xread),
+    plain("xrevrange", -4, stream_read::xrevrange),
+    plain("xtrim", -4, stream_append::xtrim),
     plain("zadd", -4, members::zadd),
     plain("zcard", 2, members::zcard),
     plain("zcount", 4, range::zcount),

@@ -200,17 +200,18 @@ pub(super) fn rpoplpush(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>
 }
 
 pub(super) fn lmove(run: &mut Run<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Answer {
+    let (from, to) = ends(args)?;
+    shift(run, (args[1], from), (args[2], to), reply)
+}
+
+/// The ends that `LMOVE` and `BLMOVE` name.
+pub(super) fn ends(args: &[&[u8]]) -> Result<(End, End), Fail> {
     let end = |arg: &[u8]| match arg {
         _ if is(arg, "LEFT") => Ok(End::Left),
         _ if is(arg, "RIGHT") => Ok(End::Right),
         _ => Err(Fail::Syntax),
     };
-    shift(
-        run,
-        (args[1], end(args[3])?),
-        (args[2], end(args[4])?),
-        reply,
-    )
+    Ok((end(args[3])?, end(args[4])?))
 }
 
 /// Moves an element from an end of one list to an end of another or the same.

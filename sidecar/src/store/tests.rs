@@ -192,6 +192,54 @@ fn the_only_element_of_a_list_moves_within_it_without_losing_the_deadline() {
 }
 
 #[test]
+fn ids_of_a_stream_rise_even_when_the_clock_goes_back() {
+    let mut bench = Bench::new(1 << 20);
+    let first = format!("${} {UNIX}-0", UNIX.to_string().len() + 2);
+    assert_eq!(bench.ask("XADD s * f v"), first);
+    assert_eq!(bench.ask("XADD s * f v"), first.replace("-0", "-1"));
+    bench.call.unix_now -= Duration::from_mins(1);
+    assert_eq!(bench.ask("XADD s * f v"), first.replace("-0", "-2"));
+    assert_eq!(bench.ask("XDEL s 1-1"), ":0");
+    assert_eq!(bench.ask("XTRIM s MAXLEN 0"), ":3");
+    assert_eq!(bench.ask("XADD s * f v"), first.replace("-0", "-3"));
+    assert_eq!(bench.ask("TYPE s"), "+stream");
+}
+
+#[test]
+fn an_approximate_limit_of_a_stream_holds_within_what_one_call_may_remove() {
+    let mut bench = Bench::new(1 << 24);
+    for n in 1..=30 {
+        bench.ask(&format!("XADD s MAXLEN ~ 20 {n} f v"));
+    }
+    assert_eq!(bench.ask("XLEN s"), ":20");
+    assert_eq!(bench.ask("XTRIM s MAXLEN ~ 5 LIMIT 10"), ":10");
+    assert_eq!(bench.ask("XTRIM s MINID ~ 26-0"), ":5");
+    assert_eq!(bench.ask("XLEN s"), ":5");
+}
+
+#[test]
+fn a_waiting_reader_keeps_the_last_id_of_when_it_began() {
+    let mut bench = Bench::new(1 << 20);
+    bench.ask("XADD s 5-1 f v");
+    let words: [&[u8]; 7] = [b"XREAD", b"BLOCK", b"20", b"STREAMS", b"s", b"none", b"$"];
+    assert_eq!(
+        Store::patience(&words[..6]),
+        Some(Duration::from_millis(20))
+    );
+    let words = [&words[..], &[b"$"]].concat();
+    let words = [&words[..6], &words[6..8]].concat();
+    let settled = bench.store.words_to_wait_with(&bench.call, &words);
+    assert_eq!(&*settled[6], b"5-1");
+    assert_eq!(&*settled[7], b"0-0");
+    assert_eq!(Store::waits_for(&words), [b"s".as_slice(), b"none"]);
+    assert_eq!(
+        Store::patience(&[b"BLPOP", b"l", b"0"]),
+        Some(Duration::MAX)
+    );
+    assert_eq!(Store::patience(&[b"XREAD", b"STREAMS", b"s", b"0"]), None);
+}
+
+#[test]
 fn a_rank_is_answered_with_its_score_where_asked() {
     let mut bench = Bench::new(1 << 20);
     bench.ask("ZADD z 1 a 2.5 b 4 c");
@@ -265,6 +313,12 @@ fn operation() -> impl Strategy<Value = String> {
         "SETBIT {k} 300 1",
         "GETSET {k} y",
         "MSET {k} 1 k{n} 2",
+        "XADD {k} * f{n} a-value",
+        "XADD {k} MAXLEN 3 * f v g w",
+        "XTRIM {k} MAXLEN {n}",
+        "BLMOVE {k} k{n} LEFT LEFT 0",
+        "BLPOP k{n} {k} 0",
+        "BZPOPMAX {k} 0",
         "ZADD {k} {n} m{n} 1.5 m1",
         "ZADD {k} {n} a-longer-member{n}",
         "ZINCRBY {k} -2.5 m{n}",

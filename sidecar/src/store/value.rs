@@ -1,6 +1,6 @@
 //! What a key can hold, and how many bytes it counts as.
 //!
-//! Sorted sets are in a file of their own, `sorted`.
+//! Sorted sets and streams are in files of their own, `sorted` and `stream`.
 //!
 //! The fixed parts are what 64-bit allocation costs: the slot in its vector with a quarter of
 //! slack, its share of the index, and 16 bytes for each allocation. They are meant to be a little
@@ -9,6 +9,7 @@
 //! copied, so for a moment the slots of the largest table exist twice.
 
 use super::sorted::Sorted;
+use super::stream::Stream;
 use super::table::Table;
 use std::collections::VecDeque;
 
@@ -22,6 +23,8 @@ pub const FIELD_OVERHEAD: usize = 112;
 pub const MEMBER_OVERHEAD: usize = 72;
 /// A member of a sorted set, beside its bytes, which count twice.
 pub const SCORED_OVERHEAD: usize = 152;
+/// An entry of a stream, beside its fields and values, each of which counts as an element.
+pub const ENTRY_OVERHEAD: usize = 112;
 /// An element of a list, beside its bytes.
 pub const ITEM_OVERHEAD: usize = 48;
 
@@ -33,6 +36,7 @@ pub(super) enum Value {
     Set(Box<Set>),
     List(Box<List>),
     Sorted(Box<Sorted>),
+    Stream(Box<Stream>),
 }
 
 impl Value {
@@ -44,6 +48,7 @@ impl Value {
             Self::Set(_) => "set",
             Self::List(_) => "list",
             Self::Sorted(_) => "zset",
+            Self::Stream(_) => "stream",
         }
     }
 
@@ -54,18 +59,19 @@ impl Value {
             Self::Set(set) => set.bytes + CONTAINER_OVERHEAD,
             Self::List(list) => list.bytes + CONTAINER_OVERHEAD,
             Self::Sorted(set) => set.bytes() + CONTAINER_OVERHEAD,
+            Self::Stream(stream) => stream.bytes() + CONTAINER_OVERHEAD,
         }
     }
 
     /// Whether a blocking command may wait for such a value.
     pub fn wakes_the_blocked(&self) -> bool {
-        matches!(self, Self::List(_) | Self::Sorted(_))
+        matches!(self, Self::List(_) | Self::Sorted(_) | Self::Stream(_))
     }
 
     /// Whether the key has to go because its last element went.
     pub fn is_drained(&self) -> bool {
         match self {
-            Self::String(_) => false,
+            Self::String(_) | Self::Stream(_) => false,
             Self::Hash(hash) => hash.fields.is_empty(),
             Self::Set(set) => set.members.is_empty(),
             Self::List(list) => list.items.is_empty(),
@@ -110,6 +116,7 @@ kind!(Hash, Hash, Box::default());
 kind!(Set, Set, Box::default());
 kind!(List, List, Box::default());
 kind!(Sorted, Sorted, Box::default());
+kind!(Stream, Stream, Box::default());
 
 /// Fields and their values.
 #[derive(Clone, Default)]

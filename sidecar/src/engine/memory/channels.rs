@@ -271,9 +271,7 @@ impl Mailbox {
 }
 
 /// Moves messages of a connection to its output.
-pub fn deliver(client: &Rc<Client>) {
-    let mut session = client.session.borrow_mut();
-    let session = &mut *session;
+pub(super) fn deliver(session: &mut Session) {
     let Session { in_memory, out, .. } = session;
     let Some(subscriptions) = in_memory
         .as_ref()

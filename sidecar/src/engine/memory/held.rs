@@ -1,4 +1,4 @@
-//! What a connection holds while memory answers: subscriptions, a transaction.
+//! What a connection holds while memory answers: subscriptions, a transaction, that it waits.
 //!
 //! Most connections hold nothing, so it is one pointer in the session. It stays in memory mode
 //! when Redis comes back; each part then ends in its own honest way.
@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use super::{
     super::{Flow, Request, Turn, route},
+    blocking::{self, Blocked},
     channels::{Subscriptions, unsubscribe_all, while_subscribed},
     transaction::{self, Transaction},
 };
@@ -17,6 +18,7 @@ use crate::client::{Client, session::Session};
 pub struct Held {
     pub(super) subscriptions: Option<Subscriptions>,
     pub(super) transaction: Option<Transaction>,
+    pub(super) blocked: Option<Blocked>,
 }
 
 impl Held {
@@ -27,7 +29,7 @@ impl Held {
 
     /// Whether it is over when the app sends nothing any more.
     pub fn waits_for_events(&self) -> bool {
-        self.is_subscribed()
+        self.is_subscribed() || self.blocked.is_some()
     }
 }
 
@@ -42,11 +44,12 @@ pub(super) fn settle(client: &Client, session: &mut Session) {
         return;
     };
     let flags = match &held.transaction {
+        _ if held.blocked.is_some() => "b",
         Some(transaction) if transaction.is_open() => "x",
         _ if held.is_subscribed() => "P",
         _ => "",
     };
-    if held.transaction.is_none() && held.subscriptions.is_none() {
+    if held.transaction.is_none() && held.subscriptions.is_none() && held.blocked.is_none() {
         session.in_memory = None;
     }
     client.handle.update(|info| info.flags = flags);
@@ -57,6 +60,9 @@ pub fn while_held(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) 
     let Some(held) = &session.in_memory else {
         return route(turn, session, request);
     };
+    if held.blocked.is_some() {
+        return Flow::Wait;
+    }
     if let Some(transaction) = &held.transaction {
         if transaction.is_open() {
             return transaction::in_multi(turn, session, request);
@@ -82,5 +88,6 @@ pub fn let_go(client: &Rc<Client>, session: &mut Session) {
     }
     unsubscribe_all(client, session);
     transaction::forget(client, session);
+    blocking::forget(client, session);
     session.in_memory = None;
 }

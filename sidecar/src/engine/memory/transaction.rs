@@ -6,7 +6,7 @@
 
 use super::{
     super::{Flow, Request, Turn, count, forward, local, refuse, route},
-    DATABASES, Mode, Ready, apply, besides_store, blocked_clients, call,
+    DATABASES, Mode, Ready, apply, besides_store, blocking, call,
     held::{held, settle},
     not_available, sentence,
 };
@@ -296,7 +296,7 @@ fn exec(turn: &Turn<'_>, session: &mut Session) -> Flow {
                 let words: Vec<&[u8]> = words.iter().map(AsRef::as_ref).collect();
                 ready.extend(step(turn, session, &mut store, &words));
             }
-            blocked_clients(turn.worker, &mut store, ready);
+            blocking::serve(turn.worker, &mut store, ready);
             session.command = exec;
         }
     }

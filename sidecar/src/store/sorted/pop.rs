@@ -24,7 +24,7 @@ pub(in crate::store) fn zpopmax(
 }
 
 /// Takes up to `most` members from an end, the outermost first.
-pub(super) fn take(set: &mut Sorted, end: End, most: usize) -> Vec<(Box<[u8]>, f64)> {
+fn take(set: &mut Sorted, end: End, most: usize) -> Vec<(Box<[u8]>, f64)> {
     let wanted = most.min(set.len());
     let own = |(member, score): (&[u8], f64)| (Box::from(member), score);
     let taken: Vec<(Box<[u8]>, f64)> = match end {
@@ -38,6 +38,25 @@ pub(super) fn take(set: &mut Sorted, end: End, most: usize) -> Vec<(Box<[u8]>, f
         set.remove(member);
     }
     taken
+}
+
+/// Takes one member and answers with its key too; whether there was one.
+pub(in crate::store) fn first(
+    run: &mut Run<'_>,
+    key: &[u8],
+    end: End,
+    reply: &mut Reply<'_>,
+) -> Result<bool, Fail> {
+    let taken = run.edit(key, |set: &mut Sorted| take(set, end, 1))?;
+    let Some((member, score)) = taken.and_then(|taken| taken.into_iter().next()) else {
+        return Ok(false);
+    };
+    run.wrote = true;
+    reply.array(3);
+    reply.bulk(key);
+    reply.bulk(&member);
+    score::write(score, reply);
+    Ok(true)
 }
 
 fn pop(run: &mut Run<'_>, args: &[&[u8]], end: End, reply: &mut Reply<'_>) -> Answer {
