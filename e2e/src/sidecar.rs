@@ -224,6 +224,11 @@ impl Sidecar {
         Wire::connect(self.redis)
     }
 
+    /// A connection that speaks RESP3.
+    pub fn connect_resp3(&self) -> Wire {
+        Wire::connect_resp3(self.redis)
+    }
+
     /// Everything it has logged.
     pub fn log(&self) -> String {
         self.process.log()
