@@ -165,9 +165,6 @@ impl Worker {
 
     /// Opens the links that apps are sure to need, so that the first command does not wait.
     pub fn open_links(self: &Rc<Self>) {
-        if self.is_cluster && self.servers.topology().nodes.is_empty() {
-            return;
-        }
         for set in self.links_of_all(self.default_db()) {
             set.tracked(self);
             set.plain(self, Proto::Resp2);
