@@ -1,8 +1,11 @@
 //! Slots that move while apps read and write: `MOVED`, `ASK`, `TRYAGAIN`, and no stale value.
 
-use e2e::wait;
+use std::time::Instant;
 
-use super::start;
+use e2e::{ClusterOptions, ClusterSet, Engine, Sidecar, wait};
+use serde_json::json;
+
+use super::{options, start};
 
 #[test]
 fn a_slot_that_moves_is_followed_and_nothing_stale_is_served() {
@@ -82,4 +85,92 @@ fn a_command_that_blocks_follows_its_key() {
         wire.call(&["BLPOP", &key, "5"]).to_string(),
         format!("[{key} one]")
     );
+}
+
+#[test]
+fn a_promoted_replica_takes_over_and_acknowledged_writes_are_there() {
+    let mut options_of_cluster = ClusterOptions::of(Engine::Redis7);
+    options_of_cluster.replicas = 1;
+    let cluster = ClusterSet::start(&options_of_cluster);
+    let sidecar = Sidecar::start_coherent(&options(&cluster));
+    let mut wire = sidecar.connect();
+    let key = cluster.key_on(0, "c:");
+    wire.call(&["SET", &key, "0"]);
+    sidecar.until_hit(&mut wire, &format!("GET {key}"));
+    let replica = cluster.replica_of(0).unwrap();
+    cluster.failover(replica);
+    for number in 1..100 {
+        assert_eq!(wire.call(&["INCR", &key]).integer(), number);
+    }
+    cluster.call(replica, &["SET", &key, "direct"]);
+    wait::until_true("the write at the new primary is seen", || {
+        wire.call(&["GET", &key]).text() == "direct"
+    });
+    sidecar.until_hit(&mut wire, &format!("GET {key}"));
+}
+
+#[test]
+fn a_primary_that_dies_is_replaced_and_writes_resume() {
+    let mut options_of_cluster = ClusterOptions::of(Engine::Redis7);
+    options_of_cluster.replicas = 1;
+    let mut cluster = ClusterSet::start(&options_of_cluster);
+    let sidecar = Sidecar::start_coherent(&options(&cluster));
+    let mut wire = sidecar.connect();
+    let (key, other) = (cluster.key_on(0, "c:"), cluster.key_on(1, "c:"));
+    wire.call(&["SET", &key, "old"]);
+    wire.call(&["SET", &other, "stays"]);
+    sidecar.until_hit(&mut wire, &format!("GET {key}"));
+    let replica = cluster.replica_of(0).unwrap();
+    wait::until_true("the replica has the write", || {
+        let info = cluster.call(0, &["WAIT", "1", "100"]);
+        info.integer() == 1
+    });
+    cluster.kill(0);
+    let slot = cluster.slot_of(&key);
+    let mut direct = cluster.connect(replica);
+    wait::until_true("the replica accepts writes", || {
+        direct.call(&["SET", &format!("{{{key}}}:probe"), "1"]) == "OK"
+    });
+    let since = Instant::now();
+    wait::until_true("writes go to the new primary", || {
+        let reply = wire.call(&["SET", &key, "new"]).to_string();
+        assert!(reply == "OK" || reply.starts_with("-ERR"), "{reply}");
+        reply == "OK"
+    });
+    println!("writes resumed {:?} after the new primary", since.elapsed());
+    assert_eq!(cluster.owner_of(slot), replica);
+    assert_eq!(wire.call(&["GET", &key]).text(), "new");
+    assert_eq!(wire.call(&["GET", &other]).text(), "stays");
+    sidecar.until_hit(&mut wire, &format!("GET {key}"));
+}
+
+#[test]
+fn replicas_answer_reads_where_that_is_asked_for_and_never_fill_the_local_tier() {
+    let mut options_of_cluster = ClusterOptions::of(Engine::Redis7);
+    options_of_cluster.replicas = 1;
+    let cluster = ClusterSet::start(&options_of_cluster);
+    let options = options(&cluster).config(json!({"upstream": {"replicaReads": "Preferred"}}));
+    let sidecar = Sidecar::start_coherent(&options);
+    let mut wire = sidecar.connect();
+    let key = cluster.key_on(0, "plain:");
+    wire.call(&["SET", &key, "value"]);
+    let replica = cluster.replica_of(0).unwrap();
+    let reads = |node| {
+        let stats = cluster.call(node, &["INFO", "commandstats"]).text();
+        let line = stats.lines().find(|line| line.starts_with("cmdstat_get:"));
+        line.map(ToOwned::to_owned)
+    };
+    wait::until_true("the replica answers", || {
+        wire.call(&["GET", &key]).text() == "value" && reads(replica).is_some()
+    });
+    assert!(!sidecar.is_hit(&mut wire, &format!("GET {key}")));
+    // Kept keys are read where invalidations come from.
+    let kept = cluster.key_on(0, "c:");
+    wire.call(&["SET", &kept, "1"]);
+    sidecar.until_hit(&mut wire, &format!("GET {kept}"));
+    let owner = cluster.owner_of(cluster.slot_of(&kept));
+    cluster.call(owner, &["SET", &kept, "2"]);
+    wait::until_true("the direct write is seen", || {
+        wire.call(&["GET", &kept]).text() == "2"
+    });
 }

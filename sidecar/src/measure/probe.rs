@@ -88,6 +88,8 @@ pub fn begin(link: &Link) {
     if now < until || link.is_full() || planted::hides_measurements() {
         return;
     }
+    // A server of a cluster that owns no slot can have no key.
+    let Some(key) = key(link, slot) else { return };
     probe.round += 1;
     probe.phase = Phase::Reading;
     let step = Step {
@@ -96,7 +98,7 @@ pub fn begin(link: &Link) {
         what: Question::Read,
     };
     drop(probes);
-    ask(link, step, &[b"GET", &key(worker, slot)]);
+    ask(link, step, &[b"GET", &key]);
 }
 
 /// An invalidation of `key` has come; whether it was a probe's. Without the key prefix.
@@ -139,6 +141,10 @@ pub(super) fn answered(link: &Link, step: Step, frame: &[u8]) {
     if current != Some(true) {
         return;
     }
+    if is_error(frame) && !frame.starts_with(b"-NOPERM") && worker.fails_over() {
+        // The slot has moved, or a fail-over is under way.
+        return rest(worker, Some(step.slot), PAUSE);
+    }
     if is_error(frame) {
         let error = String::from_utf8_lossy(&frame[1..]);
         worker.counters.probes[Probed::Refused as usize].inc();
@@ -163,9 +169,10 @@ pub(super) fn lost(worker: &Worker, step: Step) {
 fn write_key(link: &Link, step: Step) {
     let worker = link.worker();
     let writer = worker
-        .links(link.handshake.db)
+        .links_if_there(link.handshake.db, &link.server)
         .map(|set| Rc::clone(set.plain(worker, Proto::Resp2)));
-    let Some(writer) = writer.filter(|writer| writer.is_up() && !writer.is_full()) else {
+    let writer = writer.filter(|writer| writer.is_up() && !writer.is_full());
+    let (Some(writer), Some(key)) = (writer, key(link, step.slot)) else {
         return rest(worker, Some(step.slot), PAUSE);
     };
     let sent = Tick::now();
@@ -177,7 +184,6 @@ fn write_key(link: &Link, step: Step) {
         };
     });
     let round = step.round.to_string();
-    let key = key(worker, step.slot);
     let what = Question::Write;
     let words: [&[u8]; 5] = [b"SET", &key, round.as_bytes(), b"PX", TTL_MS];
     ask(&writer, Step { what, ..step }, &words);
@@ -201,18 +207,19 @@ fn key_was_written(worker: &Rc<Worker>, writer: &Link, step: Step) {
     let Some(Some((sent, arrived))) = phase else {
         return;
     };
-    let tracked = worker.links(writer.handshake.db).and_then(|set| {
+    let links = worker.links_if_there(writer.handshake.db, &writer.server);
+    let tracked = links.and_then(|set| {
         let link = set.tracked_link()?;
         (slot(link) == Some(step.slot)).then(|| Rc::clone(link))
     });
-    let Some(tracked) = tracked else {
+    let (Some(tracked), Some(key)) = (tracked, key(writer, step.slot)) else {
         return rest(worker, Some(step.slot), PAUSE);
     };
     if let Some(arrived) = arrived {
         return measured(&tracked, sent, now, arrived);
     }
     let what = Question::Settle;
-    let words: [&[u8]; 2] = [b"EXISTS", &key(worker, step.slot)];
+    let words: [&[u8]; 2] = [b"EXISTS", &key];
     ask(&tracked, Step { what, ..step }, &words);
 }
 
@@ -275,9 +282,10 @@ fn slot(link: &Link) -> Option<u16> {
 }
 
 /// The key of one link, as Redis has it.
-fn key(worker: &Worker, slot: u16) -> Vec<u8> {
+fn key(link: &Link, slot: u16) -> Option<Vec<u8>> {
+    let worker = link.worker();
     let name = format!("{KEY}{}:{slot}", worker.shared.measured.id);
-    worker.active().key_in_redis(name.as_bytes())
+    worker.own_key(&link.server, name.as_bytes())
 }
 
 fn ask(link: &Link, step: Step, words: &[&[u8]]) {

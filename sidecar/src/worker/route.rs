@@ -106,13 +106,18 @@ impl Worker {
     /// The key whose read proves a link: in a cluster one that the server owns; `None` if it owns
     /// none, and then nothing is kept of what it says.
     pub(super) fn proof_key(&self, server: &Server) -> Option<Vec<u8>> {
+        self.own_key(server, PROOF_KEY)
+    }
+
+    /// A key of the sidecar's own at that server, as Redis has it; `None` if none can be there.
+    pub fn own_key(&self, server: &Server, name: &[u8]) -> Option<Vec<u8>> {
         let active = self.active();
         if !self.is_cluster {
-            return Some(active.key_in_redis(PROOF_KEY));
+            return Some(active.key_in_redis(name));
         }
         let slot = self.servers.slot_of(server)?;
         let tag = format!(":{{{}}}", server.tag(slot));
-        let key = active.key_in_redis(&[PROOF_KEY, tag.as_bytes()].concat());
+        let key = active.key_in_redis(&[name, tag.as_bytes()].concat());
         // A prefix with a tag of its own puts all keys into one slot.
         (key_slot(&key) == slot).then_some(key)
     }
