@@ -29,7 +29,6 @@ pub const CACHE_TIER: &[NotYet] = &[
         "redis.backup",
         "back up with the tools of your storage; remove it",
     ),
-    not_yet("local.coherence=Broadcast", "write Tracking or TtlOnly"),
     not_yet(
         "compression",
         "values are stored as the app writes them; remove it",

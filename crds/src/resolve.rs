@@ -129,8 +129,8 @@ fn local(local: &Local, preset: &Preset) -> config::Local {
     config::Local {
         memory: local.memory.unwrap_or(preset.local_memory),
         coherence: match local.coherence.unwrap_or_default() {
-            // Broadcast is refused before; of the two it is Tracking that keeps its promise.
-            Coherence::Tracking | Coherence::Broadcast => config::Coherence::Tracking,
+            Coherence::Tracking => config::Coherence::Tracking,
+            Coherence::Broadcast => config::Coherence::Broadcast,
             Coherence::TtlOnly => config::Coherence::TtlOnly,
         },
         max_staleness: local.max_staleness.unwrap_or(default.max_staleness),

@@ -68,6 +68,11 @@ fn what_the_user_writes_wins_over_the_preset_s2_12() {
     );
     assert_eq!(tier.config.local.memory.0, 8 << 20);
     assert_eq!(tier.config.local.coherence, config::Coherence::TtlOnly);
+    let broadcast = self::tier("{redis: {topology: None}, local: {coherence: Broadcast}}");
+    assert_eq!(
+        broadcast.config.local.coherence,
+        config::Coherence::Broadcast
+    );
     let spec: SessionPolicySpec =
         serde_yaml::from_str("{cacheTierRef: {name: t}, idleTimeout: 30m, perUser: {max: 3, onExceed: Refuse}, rolling: Disabled}").unwrap();
     let sessions = resolve_sessions(&spec, Environment::Test);

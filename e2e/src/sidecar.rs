@@ -167,7 +167,7 @@ impl Sidecar {
         sidecar.until_connected();
         wait::until_true("the local tier is in use", || {
             let in_state = |state| sidecar.metric("pannier_coherence_state", state);
-            in_state("\"tracking\"") + in_state("\"ttl_only\"") > 0.0
+            in_state("\"tracking\"") + in_state("\"broadcast\"") + in_state("\"ttl_only\"") > 0.0
         });
         sidecar
     }

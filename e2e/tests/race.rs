@@ -50,6 +50,15 @@ fn readers_on_two_event_loops_never_see_a_late_fill() {
     race_through_the_sidecar(Engine::Redis7, 4, ROUNDS / 10, threads);
 }
 
+#[test]
+fn readers_never_see_a_late_fill_in_broadcast_mode() {
+    let broadcast = json!({"local": {"coherence": "Broadcast"}});
+    race_through_the_sidecar(Engine::Redis7, 4, ROUNDS / 5, broadcast.clone());
+    race_through_the_sidecar(Engine::Valkey8, 1, ROUNDS / 5, broadcast.clone());
+    let two = json!({"local": {"coherence": "Broadcast"}, "sidecar": {"threads": 2}});
+    race_through_the_sidecar(Engine::Redis7, 4, ROUNDS / 10, two);
+}
+
 /// P2 and P3 together: the writer is an app of the same pod.
 #[test]
 fn readers_never_see_a_value_older_than_what_the_pod_wrote() {

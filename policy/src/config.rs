@@ -173,6 +173,9 @@ pub enum Coherence {
     /// `CLIENT TRACKING`: the server pushes an invalidation for each key that was read.
     #[default]
     Tracking,
+    /// `CLIENT TRACKING … BCAST`: the server pushes an invalidation for each change of a key under
+    /// the prefixes of the rules, whether it was read or not, and keeps no table of who read what.
+    Broadcast,
     /// No invalidation: entries live until their local TTL ends, at most `maxStaleness`.
     TtlOnly,
 }

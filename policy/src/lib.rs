@@ -7,6 +7,7 @@
 //! compiles its rules, [`Policy::find`] gives the rule of a key.
 #![deny(missing_docs)]
 
+pub mod broadcast;
 pub mod compile;
 pub mod config;
 pub mod glob;

@@ -6,6 +6,7 @@
 
 mod command;
 mod limited;
+pub mod tracking;
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +27,12 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use self::limited::{Allowance, Limited};
+use policy::config::Coherence;
+
+use self::{
+    limited::{Allowance, Limited},
+    tracking::TrackingTable,
+};
 use crate::{
     command::CommandTable,
     state::{Active, Shared},
@@ -35,6 +41,8 @@ use crate::{
 
 /// How often the server is asked again: modules are loaded and policies changed while it runs.
 const REFRESH: Duration = Duration::from_mins(1);
+/// How often it is asked for its table of tracked keys: a deployment can fill it in seconds.
+const TRACKING_REFRESH: Duration = Duration::from_secs(5);
 
 /// Why there is no connection, in words.
 #[derive(Debug, thiserror::Error)]
@@ -135,7 +143,33 @@ impl Inquiry {
                 self.take_commands(&reply);
             }
             self.take_info(&text(server), &text(memory));
-            sleep(REFRESH).await;
+            let next = Instant::now() + REFRESH;
+            while Instant::now() < next {
+                self.ask_about_tracking(&mut connection).await;
+                sleep(TRACKING_REFRESH).await;
+            }
+        }
+    }
+
+    async fn ask_about_tracking(&mut self, connection: &mut MultiplexedConnection) {
+        let stats = self.ask(connection, "INFO stats").await;
+        let clients = self.ask(connection, "INFO clients").await;
+        let limit = self
+            .ask(connection, "CONFIG GET tracking-table-max-keys")
+            .await;
+        let limit = limit.and_then(config_value);
+        let tracks = self.shared.active().config.local.coherence == Coherence::Tracking;
+        let (mut was, mut table) = (TrackingTable::default(), TrackingTable::default());
+        self.shared.upstream.update(|facts| {
+            was = facts.tracking_table;
+            table = was.next(&text(stats), &text(clients), limit);
+            table.is_tight &= tracks;
+            facts.tracking_table = table;
+        });
+        match table.warning() {
+            Some(why) if !was.is_tight => warn!("{why}"),
+            None if was.is_tight => info!("redis has room for more tracked keys again"),
+            _ => {}
         }
     }
 
@@ -161,6 +195,9 @@ impl Inquiry {
             let cost = match question {
                 "COMMAND" => "commands of modules and newer servers are treated as unknown",
                 "INFO memory" => "hot local keys are not touched there, whatever its memory policy",
+                "INFO stats" | "INFO clients" | "CONFIG GET tracking-table-max-keys" => {
+                    "there is no warning before its table of tracked keys is full"
+                }
                 _ => "its name and version stay unknown",
             };
             warn!(why, "redis does not answer {question}: {cost}");
@@ -214,6 +251,14 @@ impl Inquiry {
                 "redis has said what it is"
             );
         }
+    }
+}
+
+/// The number that `CONFIG GET` gives for the one name it was asked for.
+fn config_value(reply: Value) -> Option<u64> {
+    match reply {
+        Value::Array(pair) => text(pair.into_iter().nth(1)).parse().ok(),
+        _ => None,
     }
 }
 

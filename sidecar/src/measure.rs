@@ -10,6 +10,7 @@ pub mod probe;
 pub mod recent;
 pub mod sample;
 pub mod serving;
+pub mod unfounded;
 
 use std::{collections::BTreeSet, rc::Rc, time::Duration};
 
@@ -21,6 +22,7 @@ pub use self::{
     recent::Recent,
     sample::Sampler,
     serving::{Mode, Serving},
+    unfounded::Unfounded,
 };
 use crate::{clock::Tick, upstream::Link, worker::Worker};
 
@@ -47,6 +49,8 @@ pub enum Step {
     Probe(probe::Step),
     /// The barrier behind a reply that differs from the local entry.
     Audit(Rc<Suspect>),
+    /// A value that was announced to have changed.
+    Unfounded(unfounded::Step),
 }
 
 // === impl Measured ===
@@ -95,6 +99,7 @@ pub fn answered(link: &Link, step: &Step, frame: &[u8]) {
     match step {
         Step::Probe(step) => probe::answered(link, *step, frame),
         Step::Audit(suspect) => audit::after_barrier(link.worker(), suspect),
+        Step::Unfounded(step) => unfounded::answered(link.worker(), *step, frame),
     }
 }
 
@@ -103,5 +108,6 @@ pub fn lost(worker: &Worker, step: &Step) {
     match step {
         Step::Probe(step) => probe::lost(worker, *step),
         Step::Audit(suspect) => audit::lost(worker, suspect),
+        Step::Unfounded(_) => {}
     }
 }

@@ -169,6 +169,8 @@ pub struct LoopCounters {
     pub samples: Counter,
     /// By [`Probed`].
     pub probes: [Counter; 3],
+    /// Values read again after an invalidation: those that had changed, and those that had not.
+    pub sampled_invalidations: [Counter; 2],
     /// Until a probe's invalidation arrived: since its write was sent, and since it was answered.
     pub staleness: [Histogram; 2],
     /// Requests to Redis and the time to their replies.
@@ -212,6 +214,7 @@ impl Default for LoopCounters {
             flushes: Default::default(),
             samples: Counter::default(),
             probes: Default::default(),
+            sampled_invalidations: Default::default(),
             staleness: Default::default(),
             upstream: Histogram::default(),
             upstream_connects: Counter::default(),

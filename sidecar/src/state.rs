@@ -127,6 +127,8 @@ pub struct UpstreamFacts {
     pub server: String,
     /// Memory policy of the server; empty while unknown.
     pub maxmemory_policy: String,
+    /// Its table of tracked keys.
+    pub tracking_table: crate::control::tracking::TrackingTable,
 }
 
 /// Connection state in words (S1.11).
@@ -151,6 +153,8 @@ pub enum CoherenceState {
     Idle,
     /// Invalidations arrive.
     Tracking,
+    /// All changes under the prefixes of the rules are announced.
+    Broadcast,
     /// Entries live until their TTL ends, as declared.
     TtlOnly,
     /// The local tier is off, and why.

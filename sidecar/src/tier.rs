@@ -283,14 +283,14 @@ impl Tier {
     }
 
     /// Keeps what a read brought, unless its token was voided meanwhile. It is added to what is
-    /// known already, as far as the sum stays below `max_size` bytes.
+    /// known already, as far as the sum stays below `add_up_to` bytes, or takes its place.
     pub fn fill(
         &self,
         token: FillToken,
         meta: Meta,
         key: &[u8],
         body: Body<'_>,
-        max_size: usize,
+        add_up_to: Option<usize>,
     ) -> bool {
         let at = Lookup { db: meta.db, key };
         let read = Lookup {
@@ -311,9 +311,9 @@ impl Tier {
         if meta.db != read.db {
             self.has_shadow.store(true, Relaxed);
         }
-        let entry = match shard.cache.peek(&slot) {
+        let entry = match (shard.cache.peek(&slot), add_up_to) {
             // What has expired adds nothing.
-            Some(kept)
+            (Some(kept), Some(max_size))
                 if kept.entry.is(at)
                     && kept.entry.origin() == meta.origin
                     && Tick::now().millis() < kept.entry.deadline_ms() =>

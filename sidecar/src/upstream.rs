@@ -4,6 +4,7 @@
 //! everything forwarded, a tracked one that carries cacheable reads, and pinned ones for clients
 //! whose connection has a state. Links are opened when first needed.
 
+pub mod announce;
 pub mod backoff;
 pub mod connect;
 pub mod link;

@@ -19,7 +19,7 @@ use crate::{
     metrics::{Flush, LoopCounters},
     planted::{self, Bug},
     state::{Active, CoherenceState, Connection, Shared},
-    upstream::{Endpoint, Link, Lost, Role, Server, Servers, Status, tls::TlsSettings},
+    upstream::{Endpoint, Link, Lost, Role, Server, Servers, Status, announce, tls::TlsSettings},
 };
 
 /// Bytes read from one socket at a time.
@@ -61,6 +61,8 @@ pub struct Worker {
     pub sampler: crate::measure::Sampler,
     /// Measurements of staleness.
     pub probes: crate::measure::Probes,
+    /// Samples of invalidations.
+    pub unfounded: crate::measure::Unfounded,
     /// Key positions of the current command, to reuse the allocation.
     pub positions: Cell<KeyPositions>,
     /// Local hits of the current batch, to observe their duration once.
@@ -74,7 +76,13 @@ impl Worker {
         index: usize,
     ) -> Result<Rc<Self>, crate::upstream::tls::TlsError> {
         let active = shared.active();
-        let endpoint = endpoint(&active)?.map(Rc::new);
+        let broadcast = announce::prefixes(&active, shared);
+        let endpoint = endpoint(&active)?.map(|endpoint| {
+            Rc::new(Endpoint {
+                broadcast,
+                ..endpoint
+            })
+        });
         Ok(Rc::new(Self {
             counters: Arc::clone(&shared.counters[index]),
             index,
@@ -95,6 +103,7 @@ impl Worker {
             random: Cell::new(seed(index)),
             sampler: crate::measure::Sampler::default(),
             probes: crate::measure::Probes::default(),
+            unfounded: crate::measure::Unfounded::default(),
             positions: Cell::default(),
             batch_hits: Cell::new((CommandId::Other, 0)),
             shared: Arc::clone(shared),
@@ -122,14 +131,31 @@ impl Worker {
     fn reload(&self, version: u64) {
         self.counters.flushes[Flush::PolicyChange as usize].inc();
         let active = self.shared.active();
-        match endpoint(&active) {
-            Ok(Some(endpoint)) => *self.endpoint.borrow_mut() = Some(Rc::new(endpoint)),
-            Ok(None) => {}
+        let broadcast = announce::prefixes(&active, &self.shared);
+        let old = self.endpoint.take();
+        let renew = old.as_ref().is_some_and(|old| old.broadcast != broadcast);
+        let new = match endpoint(&active) {
+            Ok(new) => new,
             Err(error) => {
                 tracing::error!(%error, "the old address and credentials of redis stay in use");
+                None
+            }
+        };
+        let new = new.or_else(|| old.as_deref().cloned());
+        *self.endpoint.borrow_mut() = new.map(|endpoint| {
+            Rc::new(Endpoint {
+                broadcast,
+                ..endpoint
+            })
+        });
+        *self.active.borrow_mut() = (version, active);
+        if renew {
+            for set in self.servers.sets() {
+                if let Some(link) = set.tracked_link() {
+                    link.renew();
+                }
             }
         }
-        *self.active.borrow_mut() = (version, active);
         // Reads that this loop began under the old rules carry their numbers.
         self.shared.tier.flush();
     }
@@ -244,7 +270,12 @@ impl Worker {
 
     /// Whether invalidations are wanted.
     pub fn wants_tracking(&self) -> bool {
-        self.active.borrow().1.config.local.coherence == Coherence::Tracking
+        self.active.borrow().1.config.local.coherence != Coherence::TtlOnly
+    }
+
+    /// Whether changes are announced at the end of a turn of Redis, behind its replies.
+    pub fn announces_late(&self) -> bool {
+        self.active.borrow().1.config.local.coherence == Coherence::Broadcast
     }
 
     /// Whether commands of that link's clients are answered from memory now.
@@ -278,6 +309,7 @@ impl Worker {
                 CoherenceState::Degraded("too many links fill the local tier".to_owned())
             }
             (false, _, _) => CoherenceState::TtlOnly,
+            (true, None, _) if self.announces_late() => CoherenceState::Broadcast,
             (true, None, _) => CoherenceState::Tracking,
             (true, Some(why), _) => CoherenceState::Degraded(why.to_owned()),
         };
@@ -380,10 +412,15 @@ impl Worker {
             }
             return;
         }
+        self.ask_for_proof(link, Target::Proof(Tick::now()));
+    }
+
+    /// Sends the keyed read of a proof.
+    pub fn ask_for_proof(&self, link: &Link, target: Target) {
         let Some(key) = self.proof_key(&link.server) else {
             return;
         };
-        link.send(Target::Proof(Tick::now()), false, |out| {
+        link.send(target, false, |out| {
             crate::resp::write::command(out, &[b"EXISTS", &key]);
         });
     }
@@ -516,6 +553,7 @@ pub fn endpoint(active: &Active) -> Result<Option<Endpoint>, crate::upstream::tl
         credentials: active.credentials.clone(),
         timeout: active.config.resilience.connect_timeout.0,
         name: "pannier-sidecar".to_owned(),
+        broadcast: None,
     }))
 }
 

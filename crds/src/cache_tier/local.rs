@@ -13,12 +13,15 @@ pub struct Local {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<ByteSize>,
     /// How local entries learn of changes in Redis. Tracking: the server announces each change
-    /// of a key that this sidecar has read (Redis 7.0, Valkey 7.2 or newer). TtlOnly: nothing is
-    /// announced, an entry lives until its local TTL or maxStaleness ends. Default: Tracking.
+    /// of a key that this sidecar has read, and remembers who read what (Redis 7.0, Valkey 7.2 or
+    /// newer). Broadcast: it announces each change of a key under the literal beginnings of the
+    /// rules with cache Both, read or not, and remembers nothing; for many keys in many pods and
+    /// few writes. TtlOnly: nothing is announced, an entry lives until its local TTL or
+    /// maxStaleness ends. Default: Tracking.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coherence: Option<Coherence>,
     /// The promise to readers: a value served locally was current in Redis at some moment within
-    /// this span before. With Tracking, a link that was not proved alive for this long is not
+    /// this span before. With Tracking and Broadcast, a link that was not proved alive for this long is not
     /// trusted and reads go to Redis. With TtlOnly no local entry lives longer than this. A
     /// duration, 10ms to 1h. Default: 1s.
     #[serde(default, skip_serializing_if = "Option::is_none")]

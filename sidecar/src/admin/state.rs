@@ -36,7 +36,7 @@ pub(super) fn state(shared: &Shared) -> Value {
         },
         "connection": connection(&active, &facts),
         "topology": topology::topology(shared, &active),
-        "coherence": coherence(&facts.coherence),
+        "coherence": coherence(&facts),
         "observedStaleness": measured::staleness(shared),
         "localTier": local_tier(shared),
         "memory": memory(shared),
@@ -100,8 +100,8 @@ fn known(text: &str) -> Value {
     }
 }
 
-fn coherence(state: &CoherenceState) -> Value {
-    let (name, words) = match state {
+fn coherence(facts: &UpstreamFacts) -> Value {
+    let (name, words) = match &facts.coherence {
         CoherenceState::Idle => (
             "Idle",
             "nothing is kept locally on behalf of Redis".to_owned(),
@@ -109,6 +109,10 @@ fn coherence(state: &CoherenceState) -> Value {
         CoherenceState::Tracking => (
             "Tracking",
             "Redis pushes an invalidation for each change".to_owned(),
+        ),
+        CoherenceState::Broadcast => (
+            "Broadcast",
+            "Redis announces all changes under the prefixes of the rules".to_owned(),
         ),
         CoherenceState::TtlOnly => (
             "TtlOnly",
@@ -119,7 +123,20 @@ fn coherence(state: &CoherenceState) -> Value {
             format!("the local tier is off, commands pass through: {why}"),
         ),
     };
-    json!({"state": name, "words": words})
+    let table = &facts.tracking_table;
+    json!({
+        "state": name,
+        "words": words,
+        // Of the server, for all its clients; null: it does not say.
+        "trackingTable": {
+            "keys": table.keys,
+            "maxKeys": table.max_keys,
+            "items": table.items,
+            "prefixes": table.prefixes,
+            "clients": table.clients,
+            "warning": table.warning(),
+        },
+    })
 }
 
 fn local_tier(shared: &Shared) -> Value {

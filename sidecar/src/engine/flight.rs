@@ -408,11 +408,11 @@ impl Keep<'_> {
                 self.origin.link,
                 Some(body),
             ),
-            Some((meta, max_size))
+            Some((meta, add_up_to))
                 if worker
                     .shared
                     .tier
-                    .fill(token, meta, self.key, body, max_size) =>
+                    .fill(token, meta, self.key, body, add_up_to) =>
             {
                 counters.fills.inc();
             }
@@ -420,8 +420,13 @@ impl Keep<'_> {
         }
     }
 
-    /// How it is kept, and the bound for all that is known of the key; `None`: not at all.
-    fn meta(&self, worker: &Worker, pttl: Option<i64>, body: Body<'_>) -> Option<(Meta, usize)> {
+    /// How it is kept, and up to which size it is added to what is known; `None`: not at all.
+    fn meta(
+        &self,
+        worker: &Worker,
+        pttl: Option<i64>,
+        body: Body<'_>,
+    ) -> Option<(Meta, Option<usize>)> {
         let active = worker.active();
         let rule = active.policy.get(self.rule)?;
         let max_size = rule
@@ -462,7 +467,9 @@ impl Keep<'_> {
                 Watch::Off | Watch::Sample => self.db,
             },
         };
-        Some((meta, max_size))
+        // This reply may be newer than what is known and come before the announcement (P2).
+        let add_up_to = (!worker.announces_late()).then_some(max_size);
+        Some((meta, add_up_to))
     }
 }
 

@@ -178,6 +178,7 @@ fn coherence_words(coherence: &CoherenceState) -> String {
     match coherence {
         CoherenceState::Idle => "idle".to_owned(),
         CoherenceState::Tracking => "tracking".to_owned(),
+        CoherenceState::Broadcast => "broadcast".to_owned(),
         CoherenceState::TtlOnly => "ttl-only".to_owned(),
         CoherenceState::Degraded(why) => format!("degraded: {why}"),
     }

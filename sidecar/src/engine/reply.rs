@@ -41,6 +41,8 @@ pub enum Target {
     Verdict(Rc<Client>),
     /// The proof that a tracked link lives, sent at that time.
     Proof(Tick),
+    /// A second one, sent when the first was answered; the time is that of the first.
+    SecondProof(Tick),
     /// The sidecar itself, which measures.
     Measure(measure::Step),
     /// Nobody; how often it was sent on.
@@ -157,6 +159,10 @@ pub fn answered(link: &Link, target: Target, since: Tick, frame: &[u8]) -> Resul
         Target::Proof(sent) => {
             expect_integer(frame)?;
             witness(link, worker, sent, frame, Asked::ForProof);
+        }
+        Target::SecondProof(sent) => {
+            expect_integer(frame)?;
+            witness(link, worker, sent, frame, Asked::ForSecondProof);
         }
         Target::Measure(step) => measure::answered(link, &step, frame),
         Target::Ignore(_) => {}
@@ -361,7 +367,11 @@ pub fn lost(worker: &Rc<Worker>, target: Target, lost: &Lost) {
             count(worker, command, true, Duration::ZERO);
             client.complete(number, |out, _| out.extend_from_slice(&frame));
         }
-        Target::FlightTtl(_) | Target::ManyTtl(..) | Target::Proof(_) | Target::Ignore(_) => {}
+        Target::FlightTtl(_)
+        | Target::ManyTtl(..)
+        | Target::Proof(_)
+        | Target::SecondProof(_)
+        | Target::Ignore(_) => {}
         Target::Measure(step) => measure::lost(worker, &step),
         Target::Verdict(client) => pinned::redis_is_gone(&client),
         Target::FlightValue(flight) => flight.lost(worker, lost),
@@ -412,6 +422,7 @@ pub fn count(worker: &Worker, command: CommandId, failed: bool, took: Duration) 
 
 // === coherence ===
 
+/// All changes that were announced before that time have arrived.
 fn prove(link: &Link, worker: &Worker, sent: Tick) {
     if let Some(tier) = &link.tier
         && link.fills.get()
@@ -432,6 +443,8 @@ enum Asked {
     ByApps,
     /// A keyed read that does nothing else.
     ForProof,
+    /// A second one, sent when the first was answered.
+    ForSecondProof,
 }
 
 /// A keyed read was answered. The errors that come of the key or the user are answers of a server
@@ -440,7 +453,14 @@ enum Asked {
 fn witness(link: &Link, worker: &Worker, sent: Tick, frame: &[u8], asked: Asked) {
     let code = |code: &[u8]| frame.starts_with(code);
     if !is_error(frame) || code(b"-NOPERM") || code(b"-WRONGTYPE") {
-        return prove(link, worker, sent);
+        return match asked {
+            Asked::ForProof if worker.announces_late() => {
+                worker.ask_for_proof(link, Target::SecondProof(sent));
+            }
+            // The announcements may still be behind the answer.
+            Asked::ByApps if worker.announces_late() => {}
+            _ => prove(link, worker, sent),
+        };
     }
     let Some(tier) = &link.tier else { return };
     if asked == Asked::ByApps && code(b"-ERR") {
@@ -496,6 +516,7 @@ pub fn pushed(link: &Link, frame: &[u8]) -> Result<(), Lost> {
                 if let Some(key) = own
                     && !(planted::is(Bug::TextKeys) && std::str::from_utf8(key).is_err())
                 {
+                    measure::unfounded::arrived(link, key);
                     worker.shared.tier.invalidate(key);
                 }
             }

@@ -140,13 +140,31 @@ impl Counters {
         let modes = ["Active", "Shadow", "FellBack"];
         let modes = modes.map(|name| ([name], u64::from(name == holds.name())));
         families.labelled(&table::LOCAL_MODE, modes);
+        let sampled = ["changed", "same"]
+            .iter()
+            .enumerate()
+            .map(|(index, result)| {
+                let count = self.sum(|counters| &counters.sampled_invalidations[index]);
+                ([*result], count)
+            });
+        families.labelled(&table::SAMPLED_INVALIDATIONS, sampled);
+        let tracked = self.shared.upstream.facts().tracking_table;
+        for (metric, value) in [
+            (&table::TRACKING_KEYS, tracked.keys),
+            (&table::TRACKING_MAX_KEYS, tracked.max_keys),
+        ] {
+            if let Some(value) = value {
+                families.plain(metric, value);
+            }
+        }
         let holds = match self.shared.upstream.facts().coherence {
             CoherenceState::Idle => "idle",
             CoherenceState::Tracking => "tracking",
+            CoherenceState::Broadcast => "broadcast",
             CoherenceState::TtlOnly => "ttl_only",
             CoherenceState::Degraded(_) => "degraded",
         };
-        let all = ["idle", "tracking", "ttl_only", "degraded"];
+        let all = ["idle", "tracking", "broadcast", "ttl_only", "degraded"];
         let all = all.map(|name| ([name], u64::from(name == holds)));
         families.labelled(&table::COHERENCE, all);
     }

@@ -74,8 +74,14 @@ metrics! {
         "Of these, those that Redis answered otherwise though no invalidation had come.";
     LOCAL_MODE Gauge "pannier_local_mode" ["mode"]
         "1 for the mode that holds: Active, Shadow (as declared), FellBack (Shadow since a stale local value was found).";
+    SAMPLED_INVALIDATIONS Counter "pannier_invalidations_sampled_total" ["result"]
+        "Invalidations of local strings, at most two a second on each event loop, after which the value was read again: changed, or same. Many of the same mean that Redis announces what did not happen, because its table of tracked keys is full, or that values are written again as they were.";
+    TRACKING_KEYS Gauge "pannier_tracking_table_keys" []
+        "Keys that Redis tracks for all its clients, as INFO says. Absent while unknown.";
+    TRACKING_MAX_KEYS Gauge "pannier_tracking_table_max_keys" []
+        "tracking-table-max-keys of Redis; above it changes are announced that did not happen. 0: no limit. Absent while unknown.";
     COHERENCE Gauge "pannier_coherence_state" ["state"]
-        "1 for the state that holds: idle (nothing is kept on behalf of Redis), tracking, ttl_only, degraded (the local tier is off, /state says why).";
+        "1 for the state that holds: idle (nothing is kept on behalf of Redis), tracking, broadcast, ttl_only, degraded (the local tier is off, /state says why).";
 
     RULE_REQUESTS Counter "pannier_rule_requests_total" ["rule", "result"]
         "As pannier_cache_requests_total, by rule. Series of a rule end when the rule is gone.";

@@ -35,7 +35,8 @@ impl Bench {
             .tier
             .begin_fill(Lookup { db: 0, key }, self.link.origin())
             .unwrap();
-        self.tier.fill(token, self.meta(0), key, body, usize::MAX)
+        self.tier
+            .fill(token, self.meta(0), key, body, Some(usize::MAX))
     }
 
     fn read(&self, key: &[u8], query: Query<'_>, now: Tick) -> Option<String> {
@@ -72,11 +73,13 @@ fn p3_a_reply_overtaken_by_a_push_is_not_kept() {
     let token = bench.tier.begin_fill(key, bench.link.origin()).unwrap();
     bench.tier.invalidate(b"k");
     assert!(!bench.tier.is_current(key, token));
-    assert!(
-        !bench
-            .tier
-            .fill(token, bench.meta(0), b"k", Body::Text(b"old"), usize::MAX)
-    );
+    assert!(!bench.tier.fill(
+        token,
+        bench.meta(0),
+        b"k",
+        Body::Text(b"old"),
+        Some(usize::MAX)
+    ));
     assert_eq!(bench.read(b"k", Query::Get, at(1)), None);
 }
 
@@ -88,11 +91,13 @@ fn p3_a_push_voids_the_fills_of_every_database() {
         .begin_fill(Lookup { db: 5, key: b"k" }, bench.link.origin())
         .unwrap();
     bench.tier.invalidate(b"k");
-    assert!(
-        !bench
-            .tier
-            .fill(token, bench.meta(5), b"k", Body::Text(b"old"), usize::MAX)
-    );
+    assert!(!bench.tier.fill(
+        token,
+        bench.meta(5),
+        b"k",
+        Body::Text(b"old"),
+        Some(usize::MAX)
+    ));
 }
 
 #[test]
@@ -119,11 +124,13 @@ fn p2_nothing_is_kept_while_a_write_is_in_flight() {
         "one write is left"
     );
     bench.tier.end_write(b"k");
-    assert!(
-        !bench
-            .tier
-            .fill(before, bench.meta(0), b"k", Body::Text(b"old"), usize::MAX)
-    );
+    assert!(!bench.tier.fill(
+        before,
+        bench.meta(0),
+        b"k",
+        Body::Text(b"old"),
+        Some(usize::MAX)
+    ));
     assert!(bench.fill(b"k", Body::Text(b"new")));
 }
 
@@ -143,11 +150,13 @@ fn p4_a_flush_drops_everything_and_voids_fills_in_flight() {
         .unwrap();
     bench.tier.flush();
     assert_eq!(bench.read(b"k", Query::Get, at(1)), None);
-    assert!(
-        !bench
-            .tier
-            .fill(token, bench.meta(0), b"other", Body::Text(b"v"), usize::MAX)
-    );
+    assert!(!bench.tier.fill(
+        token,
+        bench.meta(0),
+        b"other",
+        Body::Text(b"v"),
+        Some(usize::MAX)
+    ));
 }
 
 #[test]
@@ -175,7 +184,7 @@ fn a_deadline_is_checked_on_read_and_ttl_is_computed_from_the_expiry() {
     assert!(
         bench
             .tier
-            .fill(token, meta, b"k", Body::Text(b"v"), usize::MAX)
+            .fill(token, meta, b"k", Body::Text(b"v"), Some(usize::MAX))
     );
     assert_eq!(
         bench.read(b"k", Query::Pttl, at(1_000)).unwrap(),
@@ -201,7 +210,7 @@ fn a_key_whose_local_entry_expired_is_kept_again_with_a_new_deadline() {
         assert!(
             bench
                 .tier
-                .fill(token, meta, b"k", Body::Text(b"v"), usize::MAX)
+                .fill(token, meta, b"k", Body::Text(b"v"), Some(usize::MAX))
         );
     };
     // Ticks count from the start of the process: the first entry is dead when it is kept.
@@ -224,11 +233,13 @@ fn databases_do_not_mix_and_a_push_drops_the_key_in_all() {
             .tier
             .begin_fill(Lookup { db, key: b"k" }, bench.link.origin())
             .unwrap();
-        assert!(
-            bench
-                .tier
-                .fill(token, bench.meta(db), b"k", Body::Text(b"v"), usize::MAX)
-        );
+        assert!(bench.tier.fill(
+            token,
+            bench.meta(db),
+            b"k",
+            Body::Text(b"v"),
+            Some(usize::MAX)
+        ));
     }
     assert!(
         bench
@@ -300,7 +311,7 @@ fn a_hot_key_is_touched_in_redis_once_per_interval() {
     assert!(
         bench
             .tier
-            .fill(token, meta, b"k", Body::Text(b"v"), usize::MAX)
+            .fill(token, meta, b"k", Body::Text(b"v"), Some(usize::MAX))
     );
     let touch = |millis| {
         bench.link.prove(at(millis), STALENESS);
@@ -341,7 +352,7 @@ fn p2_a_reply_over_another_link_does_not_displace_a_newer_one() {
     assert!(
         !bench
             .tier
-            .fill(older, meta, b"k", Body::Text(b"old"), usize::MAX)
+            .fill(older, meta, b"k", Body::Text(b"old"), Some(usize::MAX))
     );
     // Nobody knows which of them is the younger.
     assert_eq!(bench.read(b"k", Query::Get, at(1)), None);
@@ -501,7 +512,7 @@ fn a_bound_for_values_is_a_bound_for_all_that_is_known_of_a_key() {
         let key = Lookup { db: 0, key: b"h" };
         let token = bench.tier.begin_fill(key, bench.link.origin()).unwrap();
         let body = Body::Hash(Parts::new(false, &some));
-        assert!(bench.tier.fill(token, bench.meta(0), b"h", body, 120));
+        assert!(bench.tier.fill(token, bench.meta(0), b"h", body, Some(120)));
     };
     fill(b"a");
     fill(b"b");

@@ -10,7 +10,12 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{stream::Stream, tls::TlsSettings, topology::Address};
+use super::{
+    announce::{self, Prefixes},
+    stream::Stream,
+    tls::TlsSettings,
+    topology::Address,
+};
 use crate::{
     config::Credentials,
     planted::{self, Bug},
@@ -39,6 +44,8 @@ pub struct Endpoint {
     pub timeout: Duration,
     /// Shown by `CLIENT LIST` of the server.
     pub name: String,
+    /// What is announced on tracked links, if not changes of keys that were read.
+    pub broadcast: Option<Prefixes>,
 }
 
 /// What kind of connection is wanted.
@@ -63,6 +70,8 @@ pub struct Connected {
     pub rest: Vec<u8>,
     /// Why invalidations will not come, where they were asked for.
     pub tracking_refused: Option<String>,
+    /// What was asked for.
+    pub broadcast: Option<Prefixes>,
 }
 
 /// Why there is no connection.
@@ -232,6 +241,7 @@ impl Endpoint {
             stream,
             rest: buffer,
             tracking_refused,
+            broadcast: self.broadcast.clone(),
         })
     }
 
@@ -283,7 +293,8 @@ impl Endpoint {
             steps.push(Step::new("READONLY", &["READONLY"]));
         }
         if wanted.tracking {
-            let on = Step::new("CLIENT TRACKING", &["CLIENT", "TRACKING", "ON"]);
+            let words = announce::words(self.broadcast.as_ref());
+            let on = Step::new("CLIENT TRACKING", &words);
             steps.push(Step {
                 on_error: OnError::NoTracking,
                 ..on

@@ -257,6 +257,20 @@ impl Link {
         self.wake();
     }
 
+    /// Connects anew: what is announced on this connection is no longer what the rules need.
+    pub fn renew(&self) {
+        if let Some(tier) = &self.tier {
+            tier.break_proof();
+        }
+        let why = Lost::Broken("the rules changed, and with them what redis is to announce".into());
+        let mut core = self.core.borrow_mut();
+        if core.status == Status::Up {
+            core.stop.get_or_insert(why);
+            drop(core);
+            self.wake();
+        }
+    }
+
     /// Breaks the connection if its oldest command has waited for longer than the limit.
     pub fn check_timeout(&self, now: Tick) {
         if self.patient.get() {
@@ -548,8 +562,14 @@ impl Link {
     /// Writes and reads until the connection is lost.
     async fn serve(&self, connected: Connected) -> Lost {
         let Connected {
-            mut stream, rest, ..
+            mut stream,
+            rest,
+            broadcast,
+            ..
         } = connected;
+        if self.role == Role::Tracked && broadcast != self.worker.endpoint().broadcast {
+            return Lost::Broken("the rules changed while it was being opened".into());
+        }
         let mut input = Input {
             buffer: rest,
             scanner: Scanner::default(),
@@ -771,7 +791,7 @@ impl Core {
             let again = !was_sent || pending.repeatable && !overtaken;
             let asks_now = matches!(
                 pending.target,
-                Target::Proof(_) | Target::Verdict(_) | Target::Measure(_)
+                Target::Proof(_) | Target::SecondProof(_) | Target::Verdict(_) | Target::Measure(_)
             );
             keep[index] = any && again && pending.attempts <= retries && !asks_now;
             if was_sent && !pending.repeatable {

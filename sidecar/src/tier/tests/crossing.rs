@@ -27,7 +27,9 @@ impl Two {
             ..self.bench.meta(0)
         };
         let body = Body::Text(value);
-        self.bench.tier.fill(token, meta, b"k", body, usize::MAX)
+        self.bench
+            .tier
+            .fill(token, meta, b"k", body, Some(usize::MAX))
     }
 
     fn value(&self) -> Option<String> {
