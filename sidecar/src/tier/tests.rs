@@ -537,7 +537,7 @@ fn b5_an_entry_in_shadow_answers_no_read_and_falls_with_its_key() {
         assert!(
             bench
                 .tier
-                .fill(token, meta, b"k", Body::Text(b"v"), usize::MAX)
+                .fill(token, meta, b"k", Body::Text(b"v"), Some(usize::MAX))
         );
     };
     fill();
@@ -564,6 +564,6 @@ fn p3_a_fill_into_the_shadow_is_voided_like_any_other() {
     assert!(
         !bench
             .tier
-            .fill(token, meta, b"k", Body::Text(b"old"), usize::MAX)
+            .fill(token, meta, b"k", Body::Text(b"old"), Some(usize::MAX))
     );
 }
