@@ -13,7 +13,7 @@ use e2e::{
         check::Verdict,
         report,
         run::{RunOptions, percent, run},
-        schedule::{STANDALONE, Schedule},
+        schedule::{STANDALONE, Schedule, cluster, sentinel},
         stage::MAX_STALENESS,
     },
     random::Random,
@@ -25,6 +25,16 @@ const READS: u64 = 200_000;
 #[test]
 fn p1_p2_p3_no_schedule_of_faults_breaks_a_promise_with_one_server() {
     judge(STANDALONE);
+}
+
+#[test]
+fn p1_p2_p3_no_schedule_of_faults_breaks_a_promise_with_sentinels() {
+    judge(sentinel::SCHEDULES);
+}
+
+#[test]
+fn p1_p2_p3_no_schedule_of_faults_breaks_a_promise_in_a_cluster() {
+    judge(cluster::SCHEDULES);
 }
 
 fn judge(schedules: &[Schedule]) {

@@ -69,7 +69,8 @@ pub fn run(schedule: &Schedule, options: &RunOptions) -> Outcome {
     let space = Keyspace::new(&way.tags());
     let mut stage = Stage::start(&stage_options, &space);
     let common = Common::new(space, Directory::of(way, &stage.servers));
-    stage.begin(&common, options.span);
+    let span = options.span * schedule.times;
+    stage.begin(&common, span);
     let cast = Cast::begin(&stage, &common, mix, options.seed);
     (schedule.faults)(&mut stage);
     stage.heal();
@@ -98,7 +99,7 @@ pub fn run(schedule: &Schedule, options: &RunOptions) -> Outcome {
         history,
         verdict,
         hits,
-        span: options.span,
+        span,
         took: begun.elapsed(),
     }
 }

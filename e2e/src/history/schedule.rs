@@ -1,5 +1,8 @@
 //! The fault schedules: what happens while clients work. Times and choices come from the seed.
 
+pub mod cluster;
+pub mod sentinel;
+
 use std::time::Duration;
 
 use super::{
@@ -23,6 +26,8 @@ pub struct Schedule {
     pub options: fn(&mut StageOptions),
     /// How the clients' work differs from the usual one.
     pub mix: fn(&mut Mix),
+    /// How many times longer than others it takes to show anything.
+    pub times: u32,
 }
 
 const fn schedule(name: &'static str, faults: fn(&mut Stage)) -> Schedule {
@@ -31,12 +36,18 @@ const fn schedule(name: &'static str, faults: fn(&mut Stage)) -> Schedule {
         faults,
         options: |_| {},
         mix: |_| {},
+        times: 1,
     }
 }
 
 impl Schedule {
     const fn on(mut self, options: fn(&mut StageOptions)) -> Self {
         self.options = options;
+        self
+    }
+
+    const fn times(mut self, times: u32) -> Self {
+        self.times = times;
         self
     }
 
@@ -55,10 +66,20 @@ pub struct Topology {
 }
 
 /// All that are checked.
-pub const TOPOLOGIES: &[Topology] = &[Topology {
-    name: "standalone",
-    schedules: STANDALONE,
-}];
+pub const TOPOLOGIES: &[Topology] = &[
+    Topology {
+        name: "standalone",
+        schedules: STANDALONE,
+    },
+    Topology {
+        name: "Sentinel",
+        schedules: sentinel::SCHEDULES,
+    },
+    Topology {
+        name: "Cluster",
+        schedules: cluster::SCHEDULES,
+    },
+];
 
 /// All schedules for a single server.
 pub const STANDALONE: &[Schedule] = &[

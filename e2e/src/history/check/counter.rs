@@ -31,15 +31,18 @@ pub fn judge(history: &History, places: &[u32], terms: Terms, verdict: &mut Verd
         let Action::Read(sum) = op.action else {
             continue;
         };
-        verdict.reads += 1;
-        verdict.concurrent += u64::from(index.under_way(op) > 0);
+        let judged = !history.may_lose(op.begun, op.ended);
+        if judged {
+            verdict.reads += 1;
+            verdict.concurrent += u64::from(index.under_way(op) > 0);
+        }
         if sum > index.begins.partition_point(|begun| *begun < op.ended) as u64 {
             verdict.object(Promise::NothingInvented, &[place], || {
                 format!("a sum of {sum}, above the number of additions that had begun")
             });
             continue;
         }
-        if !history.may_lose(op.begun, op.ended) {
+        if judged {
             index.judge_read(place, op, sum, terms, verdict);
         }
     }

@@ -65,8 +65,11 @@ pub fn judge(history: &History, places: &[u32], terms: Terms, verdict: &mut Verd
             }
             continue;
         };
-        verdict.reads += 1;
-        verdict.concurrent += u64::from(index.is_concurrent(op));
+        let judged = !history.may_lose(op.begun, op.ended);
+        if judged {
+            verdict.reads += 1;
+            verdict.concurrent += u64::from(index.is_concurrent(op));
+        }
         let Some(source) = index.source(mark, op) else {
             verdict.object(Promise::NothingInvented, &[place], || {
                 "a value that was never written, or not yet".to_owned()
@@ -77,7 +80,7 @@ pub fn judge(history: &History, places: &[u32], terms: Terms, verdict: &mut Verd
             place,
             op,
             source,
-            judged: !history.may_lose(op.begun, op.ended),
+            judged,
         };
         index.judge_read(&read, &program, terms, verdict);
         if let Some(begun) = source.begun

@@ -1,0 +1,118 @@
+//! Schedules for a primary, two replicas and three Sentinels. Sidecars find the servers themselves,
+//! so nothing stands between; faults happen to processes, connections and roles.
+
+use super::{Schedule, schedule};
+use crate::{
+    history::{
+        servers::Way,
+        stage::{Stage, StageOptions},
+        workload::Mix,
+    },
+    wait,
+};
+
+/// All of them.
+pub const SCHEDULES: &[Schedule] = &[
+    on(schedule("health", |stage| stage.pass(60_000, 60_000))),
+    on(schedule("all connections are closed", client_kill)),
+    on(schedule(
+        "sidecars are stopped and go on",
+        super::paused_pods,
+    )),
+    on(schedule("sidecars are killed", super::killed_pods)),
+    on(schedule(
+        "Sentinels are killed and come back",
+        killed_sentinels,
+    )),
+    on(schedule("planned failovers", planned).with(no_counters)).times(3),
+    on(schedule("the primary is killed", killed).with(no_counters)).times(4),
+    on(schedule("the primary is stopped until another took over", stopped).with(no_counters))
+        .times(4),
+];
+
+const fn on(schedule: Schedule) -> Schedule {
+    schedule.on(sentinel)
+}
+
+fn sentinel(options: &mut StageOptions) {
+    options.way = Way::Sentinel;
+}
+
+/// A failover may lose additions, and sums are told twice.
+fn no_counters(mix: &mut Mix) {
+    mix.counters = false;
+}
+
+fn client_kill(stage: &mut Stage) {
+    while stage.goes_on() {
+        for server in stage.servers.primaries() {
+            server.connect().run("CLIENT KILL TYPE normal SKIPME yes");
+        }
+        stage.pass(50, 300);
+    }
+}
+
+fn killed_sentinels(stage: &mut Stage) {
+    while stage.goes_on() {
+        stage.servers.sentinel().kill_sentinel(0);
+        stage.pass(100, 300);
+        stage.servers.sentinel().restart_sentinels();
+        stage.pass(100, 300);
+    }
+}
+
+fn planned(stage: &mut Stage) {
+    while stage.goes_on() {
+        stage.losing(|stage| {
+            let set = stage.servers.sentinel();
+            let old = set.primary().port();
+            set.failover();
+            until_follower(stage, old);
+        });
+        stage.pass(1_000, 1_500);
+        stage.servers.sentinel().until_watched();
+    }
+}
+
+fn killed(stage: &mut Stage) {
+    while stage.goes_on() {
+        stage.losing(|stage| {
+            let set = stage.servers.sentinel();
+            let old = set.kill_primary();
+            set.until_switched(old);
+            set.until_renamed(old);
+            set.restart(old);
+            until_follower(stage, old);
+        });
+        stage.pass(1_000, 1_500);
+        stage.servers.sentinel().until_watched();
+    }
+}
+
+fn stopped(stage: &mut Stage) {
+    while stage.goes_on() {
+        stage.losing(|stage| {
+            let set = stage.servers.sentinel();
+            let old = set.primary().port();
+            set.pause(old);
+            set.until_switched(old);
+            set.until_renamed(old);
+            set.resume(old);
+            until_follower(stage, old);
+        });
+        stage.pass(1_000, 1_500);
+        stage.servers.sentinel().until_watched();
+    }
+}
+
+/// Until then it may take writes that are lost.
+fn until_follower(stage: &mut Stage, port: u16) {
+    let server = stage.servers.sentinel().server(port);
+    wait::until_true("the old primary follows the new one", || {
+        let info = server.connect().run("INFO replication").text();
+        info.contains("role:slave") && info.contains("master_link_status:up")
+    });
+    for pod in &stage.pods {
+        pod.until_coherent();
+    }
+}
