@@ -54,8 +54,9 @@ fn judge(schedules: &[Schedule]) {
         println!("{}", outcome.line());
         assert!(
             outcome.hits > 0,
-            "{}: the local tier never answered",
-            schedule.name
+            "{}: the local tier never answered; errors: {:?}",
+            schedule.name,
+            outcome.errors
         );
         if !outcome.verdict.is_clean() {
             broken += &outcome.evidence();

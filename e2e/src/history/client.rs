@@ -1,7 +1,7 @@
 //! One client: sends requests, alone or pipelined, and logs what became of each.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::{
         Arc,
@@ -67,7 +67,16 @@ pub struct Client {
     pub random: Random,
     wires: HashMap<SocketAddr, Wire>,
     marks: u32,
-    log: Vec<Op>,
+    log: Log,
+}
+
+/// What a client brings home.
+#[derive(Clone, Debug, Default)]
+pub struct Log {
+    /// What it did.
+    pub ops: Vec<Op>,
+    /// Errors that it was answered with, by their first words.
+    pub errors: BTreeMap<String, u64>,
 }
 
 impl Default for Clock {
@@ -105,7 +114,7 @@ impl Client {
             random: Random::new(seed ^ (u64::from(identity.client) << 40)),
             wires: HashMap::new(),
             marks: 0,
-            log: Vec::new(),
+            log: Log::default(),
         }
     }
 
@@ -123,7 +132,7 @@ impl Client {
     }
 
     /// What it has logged.
-    pub fn into_log(self) -> Vec<Op> {
+    pub fn into_log(self) -> Log {
         self.log
     }
 
@@ -177,9 +186,13 @@ impl Client {
                 works = reply.is_some();
             }
             let ended = self.common.clock.now();
-            if let (None, Some(Value::Error(error))) = (self.identity.address, &reply) {
+            if let Some(Value::Error(error)) = &reply {
                 let error = String::from_utf8_lossy(error);
-                self.common.directory.moved(request.tag, &error);
+                if self.identity.address.is_none() {
+                    self.common.directory.moved(request.tag, &error);
+                }
+                let first: String = error.chars().take(60).collect();
+                *self.log.errors.entry(first).or_default() += 1;
             }
             let actions = request.actions(reply.as_ref());
             self.note(begun, ended, request.verb, &request.touches, actions);
@@ -209,7 +222,7 @@ impl Client {
                 begun = (begun + end.unwrap_or(0)).saturating_sub(50 * MILLI);
                 ended = super::NEVER;
             }
-            self.log.push(Op {
+            self.log.ops.push(Op {
                 begun,
                 ended,
                 client: self.identity.client,

@@ -1,6 +1,7 @@
 //! One run: a schedule is played while clients work, then the history is judged.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, atomic::Ordering::Relaxed},
     thread::{self, JoinHandle},
@@ -10,7 +11,7 @@ use std::{
 use super::{
     History, Op, Via,
     check::{Terms, Verdict, check},
-    client::{Client, Common, Identity},
+    client::{Client, Common, Identity, Log},
     keys::{Key, Keyspace},
     report,
     schedule::Schedule,
@@ -43,6 +44,8 @@ pub struct Outcome {
     pub history: History,
     /// The judgement.
     pub verdict: Verdict,
+    /// Errors that clients were answered with, by their first words.
+    pub errors: BTreeMap<String, u64>,
     /// Reads that local tiers answered, of those sidecars that live.
     pub hits: u64,
     /// How long faults happened.
@@ -74,7 +77,7 @@ pub fn run(schedule: &Schedule, options: &RunOptions) -> Outcome {
     let cast = Cast::begin(&stage, &common, mix, options.seed);
     (schedule.faults)(&mut stage);
     stage.heal();
-    let mut ops = cast.end(&common);
+    let Log { mut ops, errors } = cast.end(&common);
     ops.extend(final_reads(&stage, &common, &mix));
     ops.append(&mut stage.log);
     let hits = stage
@@ -98,6 +101,7 @@ pub fn run(schedule: &Schedule, options: &RunOptions) -> Outcome {
         seed: options.seed,
         history,
         verdict,
+        errors,
         hits,
         span,
         took: begun.elapsed(),
@@ -106,8 +110,8 @@ pub fn run(schedule: &Schedule, options: &RunOptions) -> Outcome {
 
 /// The clients of a run.
 struct Cast {
-    writers: Vec<JoinHandle<Vec<Op>>>,
-    readers: Vec<JoinHandle<Vec<Op>>>,
+    writers: Vec<JoinHandle<Log>>,
+    readers: Vec<JoinHandle<Log>>,
 }
 
 impl Cast {
@@ -179,21 +183,25 @@ impl Cast {
     }
 
     /// Writers end first. Whatever is stale then stays so for long enough to be seen.
-    fn end(self, common: &Common) -> Vec<Op> {
+    fn end(self, common: &Common) -> Log {
+        let mut all = Log::default();
         common.no_more_writes.store(true, Relaxed);
-        let mut ops = collect(self.writers);
+        collect(self.writers, &mut all);
         thread::sleep(MAX_STALENESS + Duration::from_millis(100));
         common.no_more_reads.store(true, Relaxed);
-        ops.extend(collect(self.readers));
-        ops
+        collect(self.readers, &mut all);
+        all
     }
 }
 
-fn collect(clients: Vec<JoinHandle<Vec<Op>>>) -> Vec<Op> {
-    clients
-        .into_iter()
-        .flat_map(|client| client.join().expect("a client ends without a panic"))
-        .collect()
+fn collect(clients: Vec<JoinHandle<Log>>, all: &mut Log) {
+    for client in clients {
+        let log = client.join().expect("a client ends without a panic");
+        all.ops.extend(log.ops);
+        for (error, count) in log.errors {
+            *all.errors.entry(error).or_default() += count;
+        }
+    }
 }
 
 /// When all is over every sidecar shows what the server holds.
@@ -213,7 +221,7 @@ fn final_reads(stage: &Stage, common: &Arc<Common>, mix: &Mix) -> Vec<Op> {
         let mut client = Client::new(identity, common, 0);
         let requests = workload::read_everything(&client, mix);
         assert!(client.ask(&requests), "{via} answers when all is over");
-        ops.extend(client.into_log());
+        ops.extend(client.into_log().ops);
     }
     ops
 }

@@ -317,6 +317,24 @@ fn client_kill(stage: &mut Stage) {
     }
 }
 
+/// As [`client_kill`], but the connections of the test itself stay.
+fn sidecar_kill(stage: &mut Stage) {
+    while stage.goes_on() {
+        for server in stage.servers.primaries() {
+            let mut wire = server.connect();
+            let clients = wire.run("CLIENT LIST").text();
+            let sidecars = clients
+                .lines()
+                .filter(|line| line.contains(" name=pannier-sidecar "));
+            for line in sidecars {
+                let id = line.split_whitespace().next().unwrap_or_default();
+                wire.run(&format!("CLIENT KILL ID {}", id.trim_start_matches("id=")));
+            }
+        }
+        stage.pass(50, 300);
+    }
+}
+
 fn paused_pods(stage: &mut Stage) {
     while stage.goes_on() {
         let place = stage.random.below(stage.pods.len());

@@ -11,7 +11,10 @@ use crate::history::{
 /// All of them.
 pub const SCHEDULES: &[Schedule] = &[
     on(schedule("health", |stage| stage.pass(60_000, 60_000))),
-    on(schedule("all connections are closed", client_kill)),
+    on(schedule(
+        "all connections of sidecars are closed",
+        super::sidecar_kill,
+    )),
     on(schedule(
         "sidecars are stopped and go on",
         super::paused_pods,
@@ -34,15 +37,6 @@ fn cluster(options: &mut StageOptions) {
 
 fn no_counters(mix: &mut Mix) {
     mix.counters = false;
-}
-
-fn client_kill(stage: &mut Stage) {
-    while stage.goes_on() {
-        for server in stage.servers.primaries() {
-            server.connect().run("CLIENT KILL TYPE normal SKIPME yes");
-        }
-        stage.pass(50, 300);
-    }
 }
 
 /// A slot that holds keys, and a primary that does not own it. The last tag's slot stays: it holds

@@ -14,7 +14,10 @@ use crate::{
 /// All of them.
 pub const SCHEDULES: &[Schedule] = &[
     on(schedule("health", |stage| stage.pass(60_000, 60_000))),
-    on(schedule("all connections are closed", client_kill)),
+    on(schedule(
+        "all connections of sidecars are closed",
+        super::sidecar_kill,
+    )),
     on(schedule(
         "sidecars are stopped and go on",
         super::paused_pods,
@@ -41,15 +44,6 @@ fn sentinel(options: &mut StageOptions) {
 /// A failover may lose additions, and sums are told twice.
 fn no_counters(mix: &mut Mix) {
     mix.counters = false;
-}
-
-fn client_kill(stage: &mut Stage) {
-    while stage.goes_on() {
-        for server in stage.servers.primaries() {
-            server.connect().run("CLIENT KILL TYPE normal SKIPME yes");
-        }
-        stage.pass(50, 300);
-    }
 }
 
 fn killed_sentinels(stage: &mut Stage) {
