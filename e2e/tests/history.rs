@@ -1,4 +1,4 @@
-//! The history checker's short form: every fault schedule for two seconds. `make soak` is the long
+//! The history checker's short form: every fault schedule for a second or some. `make soak` is the long
 //! one; docs/checker.md says what is checked.
 #![allow(
     clippy::unwrap_used,
@@ -6,7 +6,10 @@
     reason = "a test that meets the unexpected fails"
 )]
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use e2e::{
     history::{
@@ -37,10 +40,14 @@ fn p1_p2_p3_no_schedule_of_faults_breaks_a_promise_in_a_cluster() {
     judge(cluster::SCHEDULES);
 }
 
+/// One after the other: each has dozens of clients.
+static TURN: Mutex<()> = Mutex::new(());
+
 fn judge(schedules: &[Schedule]) {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let seed = Random::seed("PANNIER_SEED");
     let only = std::env::var("PANNIER_SCHEDULE").unwrap_or_default();
-    let span = std::env::var("PANNIER_SPAN_MS").map_or(2_000, |text| text.parse().unwrap());
+    let span = std::env::var("PANNIER_SPAN_MS").map_or(1_200, |text| text.parse().unwrap());
     println!("PANNIER_SEED={seed}");
     let (mut sum, mut health) = (Verdict::default(), Verdict::default());
     let mut broken = String::new();

@@ -205,6 +205,20 @@ impl Session {
         lanes.all(|lane| lane == first).then_some(first)
     }
 
+    /// Whether later commands that overlap with that one are on their way already: it cannot be
+    /// sent again without taking their place.
+    pub fn is_followed(&self, number: u64) -> bool {
+        let place = number.checked_sub(self.first);
+        let Some(place) = place.and_then(|place| usize::try_from(place).ok()) else {
+            return false;
+        };
+        let Some(slot) = self.slots.get(place) else {
+            return false;
+        };
+        let mut later = self.slots.iter().skip(place + 1);
+        later.any(|later| later.reply.is_none() && later.touches.overlaps(slot.touches))
+    }
+
     /// Reserves the place of a reply that will come later; the answer is its number.
     #[inline]
     pub fn reserve(&mut self, lane: Lane, touches: Touches) -> u64 {
@@ -328,6 +342,21 @@ mod tests {
         assert_eq!(session.lane_of(Touches::Key(1)), Some(Lane::Plain(0)));
         session.complete(write, |_| {});
         assert!(!session.must_wait(Lane::Tracked(0), Touches::Key(1)));
+    }
+
+    #[test]
+    fn p2_a_command_is_followed_by_unanswered_ones_on_the_same_key_only() {
+        let mut session = session();
+        let write = session.reserve(Lane::Plain(0), Touches::Key(1));
+        session.reserve(Lane::Plain(0), Touches::Key(2));
+        assert!(!session.is_followed(write));
+        let read = session.reserve(Lane::Plain(0), Touches::Key(1));
+        assert!(session.is_followed(write));
+        assert!(!session.is_followed(read));
+        session.complete(read, |_| {});
+        assert!(!session.is_followed(write));
+        session.complete(write, |_| {});
+        assert!(!session.is_followed(write), "it is answered");
     }
 
     #[test]

@@ -5,7 +5,9 @@
 //! moment and sent again: for two seconds at most, then the app gets the server's word. Nothing of
 //! this happens in front of a lone server, where no other one will take over.
 //!
-//! A held command keeps its place: the client's later commands on the same keys wait for it.
+//! A held command keeps its place: the client's later commands on the same keys wait for it. If
+//! some of them were sent behind it already, they are executed before it could be sent again; then
+//! it is not held, and the app gets the server's word.
 //! Source of the redirections: the Redis Cluster specification, "MOVED Redirection" to "Multiple
 //! keys operations".
 
@@ -199,7 +201,7 @@ fn put(target: &Target, lane: Lane) {
 fn hold(link: &Link, target: Target, repeatable: bool, hops: u8, bytes: Vec<u8>) -> Option<Target> {
     let worker = link.worker();
     let held = worker.held.get();
-    if held + bytes.len() > MAX_HELD {
+    if held + bytes.len() > MAX_HELD || is_followed(&target) {
         return Some(target);
     }
     worker.held.set(held + bytes.len());
@@ -224,6 +226,18 @@ fn hold(link: &Link, target: Target, repeatable: bool, hops: u8, bytes: Vec<u8>)
         worker.flush_dirty();
     });
     None
+}
+
+/// Shares of a spread command are not: whatever overlaps waits for all of them.
+fn is_followed(target: &Target) -> bool {
+    let Target::Client(target) = target else {
+        return false;
+    };
+    let is_share = target
+        .after
+        .as_ref()
+        .is_some_and(|after| after.part.is_some());
+    !is_share && target.client.session.borrow().is_followed(target.number)
 }
 
 fn pause(worker: &Worker, hops: u8) -> Duration {
