@@ -39,8 +39,8 @@ impl Default for Mix {
             expiry: true,
             flushes: false,
             scripted: 20,
-            direct_rest: 2_000,
-            pod_rest: 3_000,
+            direct_rest: 1_000,
+            pod_rest: 1_500,
         }
     }
 }
