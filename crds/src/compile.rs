@@ -11,10 +11,10 @@ use policy::config::{self, SidecarConfig};
 
 use crate::{
     CacheTier,
-    cache_tier::{SecretKey, TlsMode, Topology},
+    cache_tier::{ExternalMode, SecretKey, TlsMode, Topology},
     manifest::{Located, Manifests, Secret},
     not_yet,
-    redis_url::{RedisUrl, UrlError},
+    redis_url::{Beside, RedisUrl, UrlError},
     resolve::{ResolvedTier, resolve},
     validate,
 };
@@ -37,6 +37,8 @@ pub struct Credentials {
     pub username: Option<String>,
     /// Password.
     pub password: Option<String>,
+    /// Password that Sentinels ask for.
+    pub sentinel_password: Option<String>,
     /// Certificate authorities to trust, PEM; absent means those of the system.
     pub ca_certificate: Option<String>,
     /// Client certificate chain, PEM.
@@ -144,9 +146,9 @@ pub fn compile(manifests: &Manifests, redis_url: Option<&str>) -> Result<Compile
     let mut credentials = None;
     if redis.topology == Topology::External {
         let source = Source { manifests, tier };
-        let url = source.url(redis_url)?;
+        let (url, origin) = source.url(redis_url)?;
         config.keyspace.database = database(&tier.resource, &url)?;
-        config.upstream = Some(upstream(&tier.resource, &url)?);
+        config.upstream = Some(upstream(&tier.resource, &url, origin)?);
         credentials = source.credentials(url)?;
     } else if redis_url.is_some() {
         notes.push(format!(
@@ -235,13 +237,31 @@ fn database(tier: &CacheTier, url: &RedisUrl) -> Result<u32, CompileError> {
     }
 }
 
-fn upstream(tier: &CacheTier, url: &RedisUrl) -> Result<config::Upstream, CompileError> {
+fn upstream(
+    tier: &CacheTier,
+    url: &RedisUrl,
+    origin: String,
+) -> Result<config::Upstream, CompileError> {
     let declared = tier.spec.redis.tls.as_ref();
     let mode = declared.map(|tls| tls.mode);
     if url.tls && mode == Some(TlsMode::Disabled) {
         return Err(CompileError::Tls);
     }
     let encrypted = url.tls || mode == Some(TlsMode::Enabled);
+    let external = tier.spec.redis.external.as_ref();
+    let beside = Beside {
+        mode: external
+            .and_then(|external| external.mode)
+            .map(|mode| match mode {
+                ExternalMode::Standalone => config::UpstreamMode::Standalone,
+                ExternalMode::Sentinel => config::UpstreamMode::Sentinel,
+                ExternalMode::Cluster => config::UpstreamMode::Cluster,
+            }),
+        master_name: external.and_then(|external| external.sentinel_master_name.as_deref()),
+    };
+    let found = url
+        .upstream(beside)
+        .map_err(|source| CompileError::Url { origin, source })?;
     Ok(config::Upstream {
         tls: encrypted.then(|| config::Tls {
             ca_file: None,
@@ -249,7 +269,7 @@ fn upstream(tier: &CacheTier, url: &RedisUrl) -> Result<config::Upstream, Compil
             key_file: None,
             server_name: declared.and_then(|tls| tls.server_name.clone()),
         }),
-        ..config::Upstream::at(url.host.clone(), url.port)
+        ..found
     })
 }
 
@@ -260,7 +280,8 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn url(&self, given: Option<&str>) -> Result<RedisUrl, CompileError> {
+    /// The URL, and where it comes from.
+    fn url(&self, given: Option<&str>) -> Result<(RedisUrl, String), CompileError> {
         let (text, origin) = match (given, &self.tier.resource.spec.redis.external) {
             (Some(text), _) => (text, "REDIS_URL".to_owned()),
             (None, Some(external)) => {
@@ -272,8 +293,10 @@ impl Source<'_> {
             // The invariants refuse this; an empty text gives a sentence all the same.
             (None, None) => ("", "spec.redis.external".to_owned()),
         };
-        text.parse()
-            .map_err(|source| CompileError::Url { origin, source })
+        match text.parse() {
+            Ok(url) => Ok((url, origin)),
+            Err(source) => Err(CompileError::Url { origin, source }),
+        }
     }
 
     fn credentials(&self, url: RedisUrl) -> Result<Option<Credentials>, CompileError> {
@@ -282,7 +305,17 @@ impl Source<'_> {
             password: url.password,
             ..Credentials::default()
         };
-        if let Some(tls) = &self.tier.resource.spec.redis.tls {
+        let redis = &self.tier.resource.spec.redis;
+        let sentinel = redis
+            .external
+            .as_ref()
+            .and_then(|external| external.sentinel_password_secret_ref.as_ref());
+        if let Some(reference) = sentinel {
+            let field = "spec.redis.external.sentinelPasswordSecretRef";
+            let password = self.secret(reference, "password", field, "")?;
+            credentials.sentinel_password = Some(password.to_owned());
+        }
+        if let Some(tls) = &redis.tls {
             if let Some(ca) = &tls.ca_secret_ref {
                 let field = "spec.redis.tls.caSecretRef";
                 credentials.ca_certificate = Some(self.secret(ca, "ca.crt", field, "")?.to_owned());
@@ -349,6 +382,7 @@ impl fmt::Debug for Credentials {
         let Self {
             username,
             password,
+            sentinel_password,
             ca_certificate,
             client_certificate,
             client_key,
@@ -356,6 +390,7 @@ impl fmt::Debug for Credentials {
         f.debug_struct("Credentials")
             .field("username", &shown(username))
             .field("password", &shown(password))
+            .field("sentinel_password", &shown(sentinel_password))
             .field("ca_certificate", &shown(ca_certificate))
             .field("client_certificate", &shown(client_certificate))
             .field("client_key", &shown(client_key))

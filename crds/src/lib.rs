@@ -25,6 +25,6 @@ pub mod validate;
 pub use cache_tier::{CacheTier, CacheTierSpec};
 pub use compile::{CompileError, Compiled, Credentials, compile};
 pub use manifest::{LoadError, Manifests, load_manifests, parse_manifests};
-pub use redis_url::RedisUrl;
+pub use redis_url::{Beside, RedisUrl};
 pub use resolve::{ResolvedTier, resolve, resolve_sessions};
 pub use session_policy::{SessionPolicy, SessionPolicySpec};

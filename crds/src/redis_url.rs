@@ -1,16 +1,23 @@
-//! `redis://[user[:password]@]host[:port][/database]`, and `rediss://` for TLS.
+//! `redis://[user[:password]@]host[:port][/database]`, and `rediss://` for TLS; with Sentinels
+//! `redis-sentinel://host[:port][,host…][/database]#name`, with a cluster
+//! `redis-cluster://host[:port][,host…]`, both also as `rediss-…`.
 //!
 //! No message and no `Debug` output shows the user part: it holds the password.
 
 use std::{fmt, str::FromStr};
 
+use policy::config::{Sentinel, Tls, Upstream, UpstreamMode};
+
 /// Where a Redis is and how to log in.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl {
-    /// Host name or IP address, IPv6 without brackets.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
+    /// What the scheme says about how servers are found; plain `redis://` says nothing.
+    pub mode: Option<UpstreamMode>,
+    /// Host names or IP addresses, IPv6 without brackets, with their ports where they have one;
+    /// at least one.
+    pub hosts: Vec<(String, Option<u16>)>,
+    /// The primary that Sentinels are asked for.
+    pub master_name: Option<String>,
     /// ACL user; absent means the `default` user.
     pub username: Option<String>,
     /// Password.
@@ -26,7 +33,7 @@ pub struct RedisUrl {
 pub enum UrlError {
     /// Another scheme, or none.
     #[error(
-        "the URL of Redis must begin with redis:// or, for TLS, rediss://; it begins with {0:?}"
+        "the URL of Redis must begin with redis:// or, for TLS, rediss://, for Sentinels with redis-sentinel:// and for a cluster with redis-cluster://; it begins with {0:?}"
     )]
     Scheme(String),
     /// No host.
@@ -58,6 +65,40 @@ pub enum UrlError {
         "the URL of Redis names a user and no password; write user:password@, or :password@ for a password alone"
     )]
     NoPassword,
+    /// `redis://a,b`
+    #[error(
+        "the URL of Redis names several hosts; begin it with redis-sentinel:// or redis-cluster://, or name one host"
+    )]
+    SeveralHosts,
+    /// `redis-sentinel://a`
+    #[error(
+        "the URL of Redis does not say which primary the Sentinels are asked for; end it with # and the name in their `sentinel monitor`, such as #mymaster"
+    )]
+    NoMasterName,
+    /// Two names.
+    #[error(
+        "the URL of Redis and redis.external.sentinelMasterName name different primaries; give one of the two"
+    )]
+    MasterName,
+    /// Two modes.
+    #[error(
+        "redis.external.mode is {declared:?} and the URL of Redis begins with the scheme of {url:?}; give one of the two"
+    )]
+    Mode {
+        /// What the tier says.
+        declared: UpstreamMode,
+        /// What the URL says.
+        url: UpstreamMode,
+    },
+}
+
+/// What stands beside the URL, in a tier.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Beside<'a> {
+    /// How servers are found.
+    pub mode: Option<UpstreamMode>,
+    /// The primary that Sentinels are asked for.
+    pub master_name: Option<&'a str>,
 }
 
 impl FromStr for RedisUrl {
@@ -65,12 +106,12 @@ impl FromStr for RedisUrl {
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
         let text = text.trim();
-        let (tls, rest) = if let Some(rest) = text.strip_prefix("redis://") {
-            (false, rest)
-        } else if let Some(rest) = text.strip_prefix("rediss://") {
-            (true, rest)
-        } else {
-            return Err(UrlError::Scheme(scheme(text)));
+        let (mode, tls, rest) = scheme_of(text)?;
+        let (rest, master_name) = match rest.rsplit_once('#') {
+            Some((rest, name)) if mode == Some(UpstreamMode::Sentinel) && !name.contains('@') => {
+                (rest, Some(name.to_owned()).filter(|name| !name.is_empty()))
+            }
+            _ => (rest, None),
         };
         if rest.contains(['?', '#']) {
             return Err(UrlError::Parameters);
@@ -80,8 +121,11 @@ impl FromStr for RedisUrl {
             Some((user, rest)) => (Some(user), rest),
             None => (None, rest),
         };
-        let (address, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let (host, port) = host_and_port(address)?;
+        let (addresses, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let hosts = addresses
+            .split(',')
+            .map(host_and_port)
+            .collect::<Result<_, _>>()?;
         let (username, password) = user.map_or(Ok((None, None)), log_in)?;
         let database = match path.trim_end_matches('/') {
             "" => None,
@@ -91,14 +135,101 @@ impl FromStr for RedisUrl {
             },
         };
         Ok(Self {
-            host,
-            port,
+            mode,
+            hosts,
+            master_name,
             username,
             password,
             database,
             tls,
         })
     }
+}
+
+impl RedisUrl {
+    /// One server at a fixed address, without login.
+    pub fn at(host: &str, port: u16) -> Self {
+        Self {
+            mode: None,
+            hosts: vec![(host.to_owned(), Some(port))],
+            master_name: None,
+            username: None,
+            password: None,
+            database: None,
+            tls: false,
+        }
+    }
+
+    /// The upstream of a configuration, without login: secrets are never in it.
+    pub fn upstream(&self, beside: Beside<'_>) -> Result<Upstream, UrlError> {
+        let mode = match (self.mode, beside.mode) {
+            (Some(url), Some(declared)) if url != declared => {
+                return Err(UrlError::Mode { declared, url });
+            }
+            (url, declared) => url.or(declared).unwrap_or_default(),
+        };
+        if mode == UpstreamMode::Standalone && self.hosts.len() > 1 {
+            return Err(UrlError::SeveralHosts);
+        }
+        let usual = match mode {
+            UpstreamMode::Sentinel => 26_379,
+            UpstreamMode::Standalone | UpstreamMode::Cluster => 6379,
+        };
+        let mut hosts = self
+            .hosts
+            .iter()
+            .map(|(host, port)| (host.clone(), port.unwrap_or(usual)));
+        let (host, port) = hosts.next().ok_or(UrlError::Host)?;
+        Ok(Upstream {
+            mode,
+            seeds: hosts.map(|(host, port)| seed(&host, port)).collect(),
+            sentinel: self.sentinel(mode, beside.master_name)?,
+            tls: self.tls.then(Tls::default),
+            ..Upstream::at(host, port)
+        })
+    }
+
+    fn sentinel(
+        &self,
+        mode: UpstreamMode,
+        declared: Option<&str>,
+    ) -> Result<Option<Sentinel>, UrlError> {
+        if mode != UpstreamMode::Sentinel {
+            return Ok(None);
+        }
+        let master_name = match (self.master_name.as_deref(), declared) {
+            (Some(url), Some(declared)) if url != declared => return Err(UrlError::MasterName),
+            (url, declared) => url.or(declared).ok_or(UrlError::NoMasterName)?,
+        };
+        Ok(Some(Sentinel {
+            master_name: master_name.to_owned(),
+            ..Sentinel::default()
+        }))
+    }
+}
+
+fn seed(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+fn scheme_of(text: &str) -> Result<(Option<UpstreamMode>, bool, &str), UrlError> {
+    for (scheme, mode) in [
+        ("://", None),
+        ("-sentinel://", Some(UpstreamMode::Sentinel)),
+        ("-cluster://", Some(UpstreamMode::Cluster)),
+    ] {
+        for (name, tls) in [("redis", false), ("rediss", true)] {
+            let rest = text.strip_prefix(name);
+            if let Some(rest) = rest.and_then(|rest| rest.strip_prefix(scheme)) {
+                return Ok((mode, tls, rest));
+            }
+        }
+    }
+    Err(UrlError::Scheme(scheme(text)))
 }
 
 /// Only what stands before `://`: the rest may be a password.
@@ -109,7 +240,7 @@ fn scheme(text: &str) -> String {
     }
 }
 
-fn host_and_port(address: &str) -> Result<(String, u16), UrlError> {
+fn host_and_port(address: &str) -> Result<(String, Option<u16>), UrlError> {
     let (host, port) = match address.strip_prefix('[') {
         Some(rest) => {
             let (host, port) = rest.split_once(']').ok_or(UrlError::Host)?;
@@ -121,9 +252,9 @@ fn host_and_port(address: &str) -> Result<(String, u16), UrlError> {
         return Err(UrlError::Host);
     }
     let port = match port {
-        "" => 6379,
+        "" => None,
         text => match text.parse() {
-            Ok(port) if port > 0 => port,
+            Ok(port) if port > 0 => Some(port),
             _ => return Err(UrlError::Port),
         },
     };
@@ -162,8 +293,9 @@ fn decode(text: &str) -> Result<String, UrlError> {
 impl fmt::Debug for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisUrl")
-            .field("host", &self.host)
-            .field("port", &self.port)
+            .field("mode", &self.mode)
+            .field("hosts", &self.hosts)
+            .field("master_name", &self.master_name)
             .field("database", &self.database)
             .field("tls", &self.tls)
             .finish_non_exhaustive()
@@ -174,25 +306,90 @@ impl fmt::Debug for RedisUrl {
 mod tests {
     use super::*;
 
+    fn read(text: &str) -> RedisUrl {
+        text.parse().unwrap()
+    }
+
+    fn upstream(text: &str) -> Result<Upstream, UrlError> {
+        read(text).upstream(Beside::default())
+    }
+
     #[test]
     fn a_url_says_host_port_database_and_login_s1_9() {
-        let url: RedisUrl = "redis://localhost".parse().unwrap();
-        assert_eq!(
-            (url.host.as_str(), url.port, url.tls),
-            ("localhost", 6379, false)
-        );
+        let url = read("redis://localhost");
+        assert_eq!(url.hosts, [("localhost".to_owned(), None)]);
+        assert!(!url.tls);
         assert_eq!(
             (url.username, url.password, url.database),
             (None, None, None)
         );
-        let url: RedisUrl = "rediss://app:s%40c%2Fret@[::1]:7000/3".parse().unwrap();
-        assert_eq!((url.host.as_str(), url.port, url.tls), ("::1", 7000, true));
+        assert_eq!(upstream("redis://localhost").unwrap().port, 6379);
+        let url = read("rediss://app:s%40c%2Fret@[::1]:7000/3");
+        assert_eq!(url.hosts, [("::1".to_owned(), Some(7000))]);
+        assert!(url.tls);
         assert_eq!(url.username.as_deref(), Some("app"));
         assert_eq!(url.password.as_deref(), Some("s@c/ret"));
         assert_eq!(url.database, Some(3));
-        let url: RedisUrl = "redis://:un@escaped/x@host/".parse().unwrap();
+        let url = read("redis://:un@escaped/x@host/");
         assert_eq!(url.password.as_deref(), Some("un@escaped/x"));
-        assert_eq!(url.host, "host");
+        assert_eq!(url.hosts, [("host".to_owned(), None)]);
+    }
+
+    #[test]
+    fn a_url_names_sentinels_or_nodes_of_a_cluster() {
+        let url = "redis-sentinel://app:se#cret@a,b:5000,[::1]/2#mymaster";
+        assert_eq!(url.parse::<RedisUrl>(), Err(UrlError::Parameters));
+        let url = read("redis-sentinel://app:se%23cret@a,b:5000,[::1]/2#mymaster");
+        assert_eq!(url.password.as_deref(), Some("se#cret"));
+        assert_eq!(url.database, Some(2));
+        let found = url.upstream(Beside::default()).unwrap();
+        assert_eq!(found.mode, UpstreamMode::Sentinel);
+        assert_eq!(found.sentinel.as_ref().unwrap().master_name, "mymaster");
+        let addresses: Vec<_> = found.addresses().collect();
+        assert_eq!(addresses, [("a", 26_379), ("b", 5000), ("::1", 26_379)]);
+        assert!(found.tls.is_none());
+        let found = upstream("rediss-cluster://a:7000,b").unwrap();
+        assert_eq!(found.mode, UpstreamMode::Cluster);
+        assert_eq!(found.seeds, ["b:6379"]);
+        assert!(found.tls.is_some() && found.sentinel.is_none());
+        assert!(upstream("rediss-sentinel://a#m").unwrap().tls.is_some());
+    }
+
+    #[test]
+    fn what_stands_beside_a_url_completes_it_and_must_not_contradict_it() {
+        let with =
+            |text: &str, mode, master_name| read(text).upstream(Beside { mode, master_name });
+        let sentinel = Some(UpstreamMode::Sentinel);
+        let found = with("redis://a,b/1", sentinel, Some("m")).unwrap();
+        assert_eq!(
+            (found.port, found.seeds),
+            (26_379, vec!["b:26379".to_owned()])
+        );
+        with("redis-sentinel://a#m", sentinel, Some("m")).unwrap();
+        for (text, mode, name, says) in [
+            ("redis://:hunter2@a,b", None, None, "names several hosts"),
+            ("redis-sentinel://:hunter2@a", None, None, "which primary"),
+            ("redis-sentinel://:hunter2@a#", None, None, "which primary"),
+            ("redis://:hunter2@a", sentinel, None, "which primary"),
+            (
+                "redis-sentinel://:hunter2@a#m",
+                sentinel,
+                Some("n"),
+                "different primaries",
+            ),
+            (
+                "redis-cluster://:hunter2@a",
+                sentinel,
+                Some("n"),
+                "mode is Sentinel and the URL",
+            ),
+        ] {
+            let error = with(text, mode, name).unwrap_err().to_string();
+            assert!(
+                error.contains(says) && !error.contains("hunter2"),
+                "{text}: {error}"
+            );
+        }
     }
 
     #[test]
@@ -201,10 +398,15 @@ mod tests {
             ("http://:hunter2@host", "begins with \"http://\""),
             (":hunter2@host", "begins with \"\""),
             ("redis://:hunter2@", "names no host"),
+            ("redis-cluster://:hunter2@a,", "names no host"),
             ("redis://:hunter2@host:0", "port in the URL"),
             ("redis://:hunter2@host:99999", "port in the URL"),
+            ("redis-cluster://:hunter2@a:1,b:x", "port in the URL"),
             ("redis://:hunter2@host/x", "database in the URL"),
             ("redis://:hunter2@host?timeout=3", "parameters"),
+            ("redis-cluster://:hunter2@host#m", "parameters"),
+            ("redis-sentinel://:hunter2@host?x#m", "parameters"),
+            ("redis-sentinel://:#hunter2@host", "parameters"),
             ("redis://:hunter2%zz@host", "%25"),
             ("redis://hunter2@host", "no password"),
             ("redis://user:hunter2", "ends with @"),
@@ -214,8 +416,7 @@ mod tests {
             assert!(error.contains(part), "{text}: {error}");
             assert!(!error.contains("hunter2"), "{error}");
         }
-        let url: RedisUrl = "redis://user:hunter2@host".parse().unwrap();
-        let shown = format!("{url:?}");
+        let shown = format!("{:?}", read("redis://user:hunter2@host"));
         assert!(
             shown.contains("host") && !shown.contains("hunter2"),
             "{shown}"

@@ -8,6 +8,7 @@
 use std::{fs, path::PathBuf};
 
 use crds::{CompileError, LoadError, Manifests, compile, load_manifests, parse_manifests};
+use policy::config::UpstreamMode;
 
 const TIER: &str = "apiVersion: pannier.dev/v1alpha1
 kind: CacheTier
@@ -238,6 +239,38 @@ fn a_secret_in_base64_and_certificates_are_found() {
     assert_eq!(credentials.client_key.as_deref(), Some("KEY"));
     let tls = compiled.config.upstream.unwrap().tls.unwrap();
     assert_eq!(tls.server_name.as_deref(), Some("s"));
+}
+
+#[test]
+fn sentinels_and_clusters_are_named_by_the_tier_or_by_the_url() {
+    let sentinel = "spec: {redis: {topology: External, external: {urlSecretRef: {name: r}, mode: Sentinel, sentinelMasterName: m, sentinelPasswordSecretRef: {name: r}}}}\n";
+    let text = format!(
+        "{TIER}{sentinel}{}",
+        secret("stringData: {url: 'redis://:pw@a,b:7/2', password: hunter2}")
+    );
+    let compiled = compile(&parse(&text).unwrap(), None).unwrap();
+    let upstream = compiled.config.upstream.clone().unwrap();
+    let addresses: Vec<_> = upstream.addresses().collect();
+    assert_eq!(addresses, [("a", 26_379), ("b", 7)]);
+    assert_eq!(upstream.mode, UpstreamMode::Sentinel);
+    assert_eq!(upstream.sentinel.as_ref().unwrap().master_name, "m");
+    let credentials = compiled.credentials.clone().unwrap();
+    assert_eq!(credentials.sentinel_password.as_deref(), Some("hunter2"));
+    assert_eq!(credentials.password.as_deref(), Some("pw"));
+    assert!(!format!("{compiled:?}").contains("hunter2"));
+
+    let compiled = compile(&tier(EXTERNAL), Some("redis-cluster://a,b")).unwrap();
+    assert_eq!(
+        compiled.config.upstream.unwrap().mode,
+        UpstreamMode::Cluster
+    );
+    let error = compile(&tier(EXTERNAL), Some("redis://:hunter2@a,b")).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.starts_with("REDIS_URL: the URL of Redis names several hosts")
+            && !error.contains("hunter2"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -40,9 +40,11 @@ pub struct Args {
     )]
     pub manifests: Option<PathBuf>,
 
-    /// Redis to stand in front of: redis://host[:port][/database], or rediss:// for TLS. A URL
-    /// with a password goes into PANNIER_REDIS_URL or REDIS_URL instead; REDIS_HOST, REDIS_PORT,
-    /// REDIS_USERNAME, REDIS_PASSWORD, REDIS_DB and REDIS_TLS work as well.
+    /// Redis to stand in front of: redis://host[:port][/database], or rediss:// for TLS;
+    /// redis-sentinel://host,host/0#name for the primary that Sentinels call by that name,
+    /// redis-cluster://host,host for a cluster. A URL with a password goes into PANNIER_REDIS_URL
+    /// or REDIS_URL instead; REDIS_HOST, REDIS_PORT, REDIS_USERNAME, REDIS_PASSWORD,
+    /// REDIS_SENTINEL_PASSWORD, REDIS_DB and REDIS_TLS work as well.
     // Without `env`: whether it came from the command line decides if it may hold a password.
     #[arg(long, value_name = "URL")]
     pub redis_url: Option<String>,

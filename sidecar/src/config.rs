@@ -68,7 +68,7 @@ pub fn load(args: &Args, env: &Env) -> Result<Loaded, ConfigError> {
         (None, Some(path)) => manifests::read(path, given, &mut files, &mut notes, &mut problems),
         (None, None) => {
             let mut read = Read::default();
-            given.serve(&mut read, &mut notes);
+            given.serve(&mut read, &mut notes, &mut problems);
             Some(read)
         }
     };

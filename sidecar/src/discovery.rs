@@ -53,6 +53,8 @@ fn endpoint(shared: &Shared) -> Option<Endpoint> {
     match worker::endpoint(&active) {
         Ok(Some(mut endpoint)) => {
             endpoint.timeout = endpoint.timeout.min(PATIENCE * 2);
+            // Its role is what is asked.
+            endpoint.refuses_replicas = false;
             Some(endpoint)
         }
         Ok(None) => None,

@@ -35,6 +35,7 @@ use crate::{
         connect::{ConnectError, Handshake},
         stream::Stream,
         tls::TlsError,
+        topology::Topology,
     },
     worker::{Worker, endpoint},
 };
@@ -126,6 +127,8 @@ async fn control_thread(
         Arc::clone(&shared),
     ));
     control.spawn(config::watch(Arc::clone(&shared), source));
+    let known = Arc::clone(&shared);
+    let dial = move |active| dial(active, known.topology.current());
     control.spawn(control::run(Arc::clone(&shared), dial));
     control.spawn(discovery::run(Arc::clone(&shared)));
     shared.ready.store(true, Release);
@@ -322,10 +325,13 @@ fn serve(worker: &Rc<Worker>, accepted: Accepted) {
 }
 
 /// A connection of the control plane, made the way the data path makes its own.
-async fn dial(active: Arc<Active>) -> Result<Stream, DialError> {
-    let endpoint = endpoint(&active)
+async fn dial(active: Arc<Active>, topology: Arc<Topology>) -> Result<Stream, DialError> {
+    let configured = endpoint(&active)
         .map_err(DialError::Tls)?
         .ok_or(DialError::NoRedis)?;
+    // Behind Sentinels there is no Redis at the address of the configuration.
+    let node = topology.nodes.first().ok_or(DialError::NoPrimary)?;
+    let endpoint = configured.at(&node.primary);
     let handshake = Handshake {
         proto: Proto::Resp2,
         db: 0,
@@ -343,6 +349,8 @@ async fn dial(active: Arc<Active>) -> Result<Stream, DialError> {
 enum DialError {
     #[error("there is no redis")]
     NoRedis,
+    #[error("no primary is known")]
+    NoPrimary,
     #[error(transparent)]
     Tls(TlsError),
     #[error(transparent)]

@@ -53,6 +53,9 @@ pub enum Lost {
     /// The server is no longer one that writes go to.
     #[error("the server is no longer a primary")]
     Replaced,
+    /// Another server has become the primary.
+    #[error("another server has become the primary")]
+    Switched,
     /// The server refuses writes: it was demoted.
     #[error("the server has become a replica")]
     Demoted,

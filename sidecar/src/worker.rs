@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use policy::config::{Coherence, WhenUnavailable};
+use policy::config::{Coherence, UpstreamMode, WhenUnavailable};
 
 use crate::{
     client::{Client, together::Together},
@@ -50,6 +50,7 @@ pub struct Worker {
     endpoint: RefCell<Option<Rc<Endpoint>>>,
     has_upstream: bool,
     is_cluster: bool,
+    asks_sentinels: bool,
     servers: Servers,
     dirty: RefCell<Vec<Rc<Client>>>,
     touches: RefCell<Vec<(u16, Box<[u8]>)>>,
@@ -92,6 +93,7 @@ impl Worker {
             together: Together::default(),
             commands: RefCell::new(shared.commands.load_full()),
             is_cluster: route::names_a_cluster(&active.config),
+            asks_sentinels: route::names_sentinels(&active.config),
             servers: Servers::new(shared.topology.current()),
             active: RefCell::new((shared.version(), active)),
             has_upstream: endpoint.is_some(),
@@ -242,8 +244,31 @@ impl Worker {
         )
     }
 
-    /// Where that server is.
-    pub fn endpoint_of(&self, server: &Server) -> Rc<Endpoint> {
+    /// Where that server is now; behind Sentinels only the topology says.
+    pub fn locate(&self, server: &Server) -> Result<Rc<Endpoint>, Lost> {
+        if !self.asks_sentinels {
+            return Ok(self.endpoint_of(server));
+        }
+        if let Some(primary) = self.servers.topology().sole_primary() {
+            return Ok(Rc::new(self.endpoint().at(primary)));
+        }
+        let why = self.shared.topology.facts().failure;
+        let why = why.unwrap_or_else(|| "the Sentinels have not answered yet".to_owned());
+        Err(Lost::Unavailable(
+            format!("no primary is known: {why}").into(),
+        ))
+    }
+
+    /// The address of that server, for logs.
+    pub fn address_of(&self, server: &Server) -> String {
+        match self.locate(server) {
+            Ok(endpoint) => endpoint.address(),
+            Err(_) => "the primary".to_owned(),
+        }
+    }
+
+    /// Where that server is, without Sentinels.
+    fn endpoint_of(&self, server: &Server) -> Rc<Endpoint> {
         let endpoint = self.endpoint();
         match &server.address {
             Some(address) if *address.host != *endpoint.host || address.port != endpoint.port => {
@@ -286,7 +311,7 @@ impl Worker {
 
     /// A link is ready for commands.
     pub fn link_came_up(&self, link: &Link, tracking_refused: Option<&str>) {
-        let address = self.endpoint_of(&link.server).address();
+        let address = self.address_of(&link.server);
         let before = self.shared.upstream.facts().connection;
         if before != Connection::Ready {
             self.shared
@@ -352,9 +377,9 @@ impl Worker {
         let away = matches!(link.status(), Status::Down(_) | Status::NoDatabase);
         if self.is_cluster && self.another_is_up() {
             if away {
-                tracing::debug!(redis = %self.endpoint_of(&link.server).address(), why = %lost, "a server of the cluster is unavailable");
+                tracing::debug!(redis = %self.address_of(&link.server), why = %lost, "a server of the cluster is unavailable");
             } else {
-                tracing::warn!(redis = %self.endpoint_of(&link.server).address(), role = ?link.role, why = %lost, "a connection to redis broke; reconnecting");
+                tracing::warn!(redis = %self.address_of(&link.server), role = ?link.role, why = %lost, "a connection to redis broke; reconnecting");
             }
         } else if away {
             let why = lost.to_string();
@@ -554,6 +579,8 @@ pub fn endpoint(active: &Active) -> Result<Option<Endpoint>, crate::upstream::tl
         timeout: active.config.resilience.connect_timeout.0,
         name: "pannier-sidecar".to_owned(),
         broadcast: None,
+        // A replica of a cluster sends commands on by itself; behind Sentinels nobody does.
+        refuses_replicas: upstream.mode == UpstreamMode::Sentinel,
     }))
 }
 

@@ -123,8 +123,35 @@ pub enum MaxmemoryPolicy {
 #[serde(rename_all = "camelCase")]
 pub struct External {
     /// Secret with the URL of the server, `redis://[user[:password]@]host[:port][/database]`, or
-    /// `rediss://` for TLS. The key in the Secret is `url` unless named.
+    /// `rediss://` for TLS. It may list several hosts, `redis://a:26379,b:26379`, for modes
+    /// Sentinel and Cluster, and say the mode itself: `redis-sentinel://a,b/0#name`,
+    /// `redis-cluster://a,b`. The key in the Secret is `url` unless named.
     pub url_secret_ref: SecretKey,
+    /// How servers are found. Standalone: the one in the URL. Sentinel: the Sentinels in the URL
+    /// name the primary. Cluster: the nodes in the URL describe the cluster. Default: what the
+    /// URL says, else Standalone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<ExternalMode>,
+    /// Name of the primary in the Sentinels' `sentinel monitor`; for mode Sentinel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[A-Za-z0-9._-]+$"))]
+    pub sentinel_master_name: Option<String>,
+    /// Secret with the password that the Sentinels themselves ask for; key `password` unless
+    /// named. Default: they ask for none. For mode Sentinel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentinel_password_secret_ref: Option<SecretKey>,
+}
+
+/// How the servers of an external Redis are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = crate::schema::plain_enum)]
+pub enum ExternalMode {
+    /// One server at a fixed address.
+    Standalone,
+    /// Redis Sentinels name the primary.
+    Sentinel,
+    /// A Redis Cluster describes itself.
+    Cluster,
 }
 
 /// One key of a Secret in the namespace of the resource.

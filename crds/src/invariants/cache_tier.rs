@@ -71,6 +71,16 @@ fn keyspace() -> Vec<Invariant> {
                     || number(spec, "keyspace.database").is_none_or(|database| database == 0)
             },
         ),
+        rule(
+            "",
+            "keyspace",
+            "!has(self.redis.external) || !has(self.redis.external.mode) || self.redis.external.mode != 'Cluster' || !has(self.keyspace) || !has(self.keyspace.database) || self.keyspace.database == 0",
+            "keyspace.database must be 0 with redis.external.mode Cluster, which has no other database; separate apps by keyspace.prefix",
+            |spec| {
+                !is(spec, "redis.external.mode", "Cluster")
+                    || number(spec, "keyspace.database").is_none_or(|database| database == 0)
+            },
+        ),
     ]
 }
 
@@ -90,6 +100,22 @@ fn topology() -> Vec<Invariant> {
             "!has(self.external) || self.topology == 'External'",
             "redis.external is only for topology External; set redis.topology to External or remove redis.external",
             |redis| !has(redis, "external") || is(redis, "topology", "External"),
+        ),
+        rule(
+            "redis.external",
+            "sentinelMasterName",
+            "(has(self.mode) && self.mode == 'Sentinel') == has(self.sentinelMasterName)",
+            "redis.external.sentinelMasterName belongs to redis.external.mode Sentinel; give both or neither, a redis-sentinel:// URL ends with #name instead",
+            |external| is(external, "mode", "Sentinel") == has(external, "sentinelMasterName"),
+        ),
+        rule(
+            "redis.external",
+            "sentinelPasswordSecretRef",
+            "!has(self.sentinelPasswordSecretRef) || (has(self.mode) && self.mode == 'Sentinel')",
+            "redis.external.sentinelPasswordSecretRef belongs to redis.external.mode Sentinel; set the mode or remove it",
+            |external| {
+                !has(external, "sentinelPasswordSecretRef") || is(external, "mode", "Sentinel")
+            },
         ),
         rule(
             "redis",

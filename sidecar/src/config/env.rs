@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 /// The variables that say which Redis it is; the others belong to flags.
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
     "PANNIER_REDIS_URL",
     "REDIS_URL",
     "REDIS_HOST",
     "REDIS_PORT",
     "REDIS_USERNAME",
     "REDIS_PASSWORD",
+    "REDIS_SENTINEL_PASSWORD",
     "REDIS_DB",
     "REDIS_TLS",
 ];

@@ -62,6 +62,7 @@ pub(super) fn read(
         let credentials = &mut read.credentials;
         credentials.username = known.username;
         credentials.password = known.password.map(Secret::new);
+        credentials.sentinel_password = known.sentinel_password.map(Secret::new);
         credentials.ca_certificate = known.ca_certificate.map(Secret::new);
         credentials.client_certificate = known.client_certificate.map(Secret::new);
         credentials.client_key = known.client_key.map(Secret::new);

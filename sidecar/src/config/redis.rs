@@ -4,12 +4,13 @@
 //! configuration file, which says itself which Redis it is, so that both together are refused.
 //! `REDIS_URL` and `REDIS_HOST` may be the app's: they count only where nothing else says which
 //! Redis it is. `REDIS_USERNAME`, `REDIS_PASSWORD` and `REDIS_DB` fill what the address leaves
-//! open, wherever it came from; `REDIS_PORT` and `REDIS_TLS` belong to `REDIS_HOST`.
+//! open, wherever it came from; `REDIS_PORT` and `REDIS_TLS` belong to `REDIS_HOST`, and
+//! `REDIS_SENTINEL_PASSWORD` to Sentinels, which are never sent the password of Redis.
 
 use std::fmt::Write as _;
 
-use crds::RedisUrl;
-use policy::config::{Tls, Upstream};
+use crds::{Beside, RedisUrl};
+use policy::config::UpstreamMode;
 
 use super::{Env, Read, Secret, error::Problems};
 use crate::args::Args;
@@ -25,6 +26,7 @@ pub(super) struct Given {
     place: &'static str,
     username: Option<String>,
     password: Option<String>,
+    sentinel_password: Option<String>,
 }
 
 // === impl Given ===
@@ -47,6 +49,7 @@ impl Given {
         let mut given = Self {
             username: owned("REDIS_USERNAME"),
             password: owned("REDIS_PASSWORD"),
+            sentinel_password: owned("REDIS_SENTINEL_PASSWORD"),
             ..Self::default()
         };
         if let Some((place, text)) = url {
@@ -73,7 +76,7 @@ impl Given {
     }
 
     /// With no file at all: the server is the one given, or there is none.
-    pub(super) fn serve(self, read: &mut Read, notes: &mut Vec<String>) {
+    pub(super) fn serve(self, read: &mut Read, notes: &mut Vec<String>, problems: &mut Problems) {
         let Some(url) = &self.url else {
             if self.password.is_some() {
                 notes.push(
@@ -84,10 +87,15 @@ impl Given {
             return;
         };
         read.config.keyspace.database = url.database.unwrap_or_default();
-        read.config.upstream = Some(Upstream {
-            tls: url.tls.then(Tls::default),
-            ..Upstream::at(url.host.clone(), url.port)
-        });
+        match url.upstream(Beside::default()) {
+            Ok(upstream) => read.config.upstream = Some(upstream),
+            Err(error) => problems.setting(
+                self.place,
+                None,
+                error.to_string(),
+                "for example redis-sentinel://host:26379/0#mymaster",
+            ),
+        }
         read.credentials.username.clone_from(&url.username);
         read.credentials.password = url.password.clone().map(Secret::new);
         self.log_in(read);
@@ -135,6 +143,12 @@ impl Given {
             return;
         };
         let credentials = &mut read.credentials;
+        if let Some(sentinel) = &upstream.sentinel
+            && sentinel.password_file.is_none()
+            && credentials.sentinel_password.is_none()
+        {
+            credentials.sentinel_password = self.sentinel_password.map(Secret::new);
+        }
         if upstream.password_file.is_none() && credentials.password.is_none() {
             credentials.password = self.password.map(Secret::new);
             if upstream.username_file.is_none() && credentials.username.is_none() {
@@ -202,12 +216,8 @@ fn parts(
     }
     let host = host.trim_start_matches('[').trim_end_matches(']');
     Some(RedisUrl {
-        host: host.to_owned(),
-        port: port(env, notes, problems)?,
-        username: None,
-        password: None,
-        database: None,
         tls: switch("REDIS_TLS", env, problems)?,
+        ..RedisUrl::at(host, port(env, notes, problems)?)
     })
 }
 
@@ -270,22 +280,36 @@ fn switch(name: &'static str, env: &Env, problems: &mut Problems) -> Option<bool
 
 /// The URL as text, for whoever takes only that.
 fn text(url: &RedisUrl) -> String {
-    let mut text = String::from(if url.tls { "rediss://" } else { "redis://" });
+    let mut text = String::from(if url.tls { "rediss" } else { "redis" });
+    text.push_str(match url.mode {
+        None | Some(UpstreamMode::Standalone) => "://",
+        Some(UpstreamMode::Sentinel) => "-sentinel://",
+        Some(UpstreamMode::Cluster) => "-cluster://",
+    });
     if url.username.is_some() || url.password.is_some() {
         encode(url.username.as_deref().unwrap_or_default(), &mut text);
         text.push(':');
         encode(url.password.as_deref().unwrap_or_default(), &mut text);
         text.push('@');
     }
-    let host = &url.host;
-    let host = if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        host.clone()
-    };
-    let _ = write!(text, "{host}:{}", url.port);
+    for (index, (host, port)) in url.hosts.iter().enumerate() {
+        if index > 0 {
+            text.push(',');
+        }
+        let _ = if host.contains(':') {
+            write!(text, "[{host}]")
+        } else {
+            write!(text, "{host}")
+        };
+        if let Some(port) = port {
+            let _ = write!(text, ":{port}");
+        }
+    }
     if let Some(database) = url.database {
         let _ = write!(text, "/{database}");
+    }
+    if let Some(name) = &url.master_name {
+        let _ = write!(text, "#{name}");
     }
     text
 }
@@ -310,6 +334,8 @@ mod tests {
             "redis://host:6379",
             "rediss://us%40er:p%2Fa%3Fs%23s%20%C3%A9@[::1]:7000/3",
             "redis://:only@h:1/0",
+            "rediss-sentinel://:pw@a:1,[::1],b/3#my.master",
+            "redis-cluster://a,b:2",
         ] {
             let url: RedisUrl = given.parse().unwrap();
             assert_eq!(text(&url).parse::<RedisUrl>().unwrap(), url);

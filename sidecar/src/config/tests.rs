@@ -108,6 +108,27 @@ fn nothing_at_all_is_memory_only_without_rules() {
 }
 
 #[test]
+fn a_url_names_sentinels_which_have_a_password_of_their_own() {
+    let variables = [
+        ("REDIS_URL", "redis-sentinel://:p@a,b:5000#my.master"),
+        ("REDIS_SENTINEL_PASSWORD", "q"),
+    ];
+    let loaded = loaded(&[], &variables);
+    let upstream = loaded.active.config.upstream.as_ref().unwrap();
+    let addresses: Vec<_> = upstream.addresses().collect();
+    assert_eq!(addresses, [("a", 26_379), ("b", 5000)]);
+    assert_eq!(upstream.sentinel.as_ref().unwrap().master_name, "my.master");
+    let credentials = &loaded.active.credentials;
+    let exposed =
+        |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.expose().to_owned());
+    assert_eq!(exposed(&credentials.password).as_deref(), Some("p"));
+    assert_eq!(
+        exposed(&credentials.sentinel_password).as_deref(),
+        Some("q")
+    );
+}
+
+#[test]
 fn redis_comes_from_a_url_or_from_host_and_port_s1_9() {
     for (variables, expected) in [
         (&[("REDIS_URL", "redis://u:p@h:7000/3")][..], "u:p@h:7000/3"),
@@ -162,6 +183,11 @@ fn redis_comes_from_a_url_or_from_host_and_port_s1_9() {
             ],
             ":x@h:6379/1",
         ),
+        (
+            &[("REDIS_URL", "redis-sentinel://:p@h,i:1/2#m")],
+            ":p@h:26379/2",
+        ),
+        (&[("REDIS_URL", "rediss-cluster://h,i")], ":@h:6379/0 tls"),
         // Kubernetes' own variable for a Service called redis.
         (
             &[("REDIS_HOST", "h"), ("REDIS_PORT", "tcp://10.0.0.1:6379")],

@@ -400,10 +400,17 @@ pub fn error_text(worker: &Worker, command: CommandId, lost: &Lost) -> String {
             format!("ERR redis is unavailable, the command was not executed: {why}")
         }
         Lost::Closed => "ERR the connection to redis was closed".to_owned(),
-        lost => format!(
-            "ERR {name} was sent to redis at {} and got no reply ({lost}); it may or may not have been executed",
-            worker.endpoint().address()
-        ),
+        lost => {
+            // Which of several servers it was is in the log.
+            let place = if worker.fails_over() {
+                String::new()
+            } else {
+                format!(" at {}", worker.endpoint().address())
+            };
+            format!(
+                "ERR {name} was sent to redis{place} and got no reply ({lost}); it may or may not have been executed"
+            )
+        }
     }
 }
 

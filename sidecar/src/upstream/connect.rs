@@ -46,6 +46,8 @@ pub struct Endpoint {
     pub name: String,
     /// What is announced on tracked links, if not changes of keys that were read.
     pub broadcast: Option<Prefixes>,
+    /// A server that says that it is a replica is not the one that was meant.
+    pub refuses_replicas: bool,
 }
 
 /// What kind of connection is wanted.
@@ -104,6 +106,12 @@ pub enum ConnectError {
     /// The server closed the connection or it broke.
     #[error("the connection broke during the handshake: {0}")]
     Broken(io::Error),
+    /// It follows another server, where a primary was expected.
+    #[error("{address} is a replica and no longer the primary")]
+    Replica {
+        /// `host:port`
+        address: String,
+    },
     /// Not a Redis.
     #[error("{0}; is it a Redis server?")]
     NotRedis(ReplyError),
@@ -231,6 +239,11 @@ impl Endpoint {
                         && is_replica(reply)
                         && !planted::is(Bug::Replica) =>
                 {
+                    if self.refuses_replicas {
+                        return Err(ConnectError::Replica {
+                            address: self.address(),
+                        });
+                    }
                     tracking_refused = Some("the server is a replica".to_owned());
                 }
                 _ => {}
@@ -283,6 +296,12 @@ impl Endpoint {
         }
         if wanted.db != 0 {
             steps.push(Step::new("SELECT", &["SELECT", &wanted.db.to_string()]));
+        }
+        if self.refuses_replicas && wanted.proto == Proto::Resp2 {
+            steps.push(Step {
+                on_error: OnError::Ignore,
+                ..Step::new("HELLO", &["HELLO", "2"])
+            });
         }
         let name = Step::new("CLIENT SETNAME", &["CLIENT", "SETNAME", &self.name]);
         steps.push(Step {

@@ -252,7 +252,11 @@ impl Link {
 
     /// Ends the link: unanswered commands fail with `why`.
     pub fn close(&self, why: Lost) {
-        self.core.borrow_mut().stop.get_or_insert(why);
+        let mut core = self.core.borrow_mut();
+        if core.stop.is_none() || core.is_switched() {
+            core.stop = Some(why);
+        }
+        drop(core);
         self.stopped.notify_one();
         self.wake();
     }
@@ -269,6 +273,11 @@ impl Link {
             drop(core);
             self.wake();
         }
+    }
+
+    /// Leaves the server at once, answered or not, for the one that is the primary now.
+    pub fn switch(&self) {
+        self.close(Lost::Switched);
     }
 
     /// Breaks the connection if its oldest command has waited for longer than the limit.
@@ -352,12 +361,17 @@ impl Link {
         let limits = self.worker.active().config.resilience;
         let mut backoff = Backoff::new(limits.backoff_base.0, limits.backoff_max.0);
         loop {
-            let endpoint = self.worker.endpoint_of(&self.server);
             let attempt = tokio::select! {
-                attempt = endpoint.connect(self.handshake) => attempt,
+                attempt = self.connect() => attempt,
                 () = self.stopped.notified() => {
-                    self.went_down(&self.why_stopped());
-                    return;
+                    let stop = self.core.borrow_mut().stop.take();
+                    if let Some(why) = stop.filter(|why| *why != Lost::Switched) {
+                        self.went_down(&why);
+                        return;
+                    }
+                    // To the new primary, without a pause.
+                    backoff.reset();
+                    continue;
                 }
             };
             let lost = match attempt {
@@ -368,18 +382,9 @@ impl Link {
                     self.worker.counters.upstream_errors.inc();
                     lost
                 }
-                Err(error) => {
+                Err(lost) => {
                     self.worker.counters.upstream_errors.inc();
-                    match error {
-                        ConnectError::Refused {
-                            command: "SELECT",
-                            answer,
-                        } => Lost::NoDatabase(answer.into()),
-                        error @ ConnectError::Refused { .. } => {
-                            Lost::Refused(error.to_string().into())
-                        }
-                        error => Lost::Unavailable(error.to_string().into()),
-                    }
+                    lost
                 }
             };
             let was_up = self.is_up();
@@ -405,7 +410,31 @@ impl Link {
                 self.went_down(&self.why_stopped());
                 return;
             }
+            if self.core.borrow().is_switched() {
+                self.core.borrow_mut().stop = None;
+                backoff.reset();
+            }
         }
+    }
+
+    async fn connect(&self) -> Result<Connected, Lost> {
+        let endpoint = if let Ok(endpoint) = self.worker.locate(&self.server) {
+            endpoint
+        } else {
+            // Clients wait, as for any connection; a primary that becomes known ends this.
+            let limit = self.worker.active().config.resilience.connect_timeout.0;
+            tokio::time::sleep(limit).await;
+            self.worker.locate(&self.server)?
+        };
+        let connected = endpoint.connect(self.handshake).await;
+        connected.map_err(|error| match error {
+            ConnectError::Refused {
+                command: "SELECT",
+                answer,
+            } => Lost::NoDatabase(answer.into()),
+            error @ ConnectError::Refused { .. } => Lost::Refused(error.to_string().into()),
+            error => Lost::Unavailable(error.to_string().into()),
+        })
     }
 
     fn why_stopped(&self) -> Lost {
@@ -771,6 +800,10 @@ impl Core {
         self.outbox.answered(pending.len);
         self.forget_messages();
         Some(pending)
+    }
+
+    fn is_switched(&self) -> bool {
+        self.stop == Some(Lost::Switched)
     }
 
     /// Which unanswered commands may be sent again: those that never left, and those that are

@@ -156,7 +156,15 @@ impl Worker {
 
     /// Discovery has published another topology.
     pub fn topology_changed(self: &Rc<Self>) {
-        let changes = self.servers.adopt(&self.shared.topology.current());
+        let topology = self.shared.topology.current();
+        let switched = self.asks_sentinels
+            && topology.sole_primary() != self.servers.topology().sole_primary();
+        let changes = self.servers.adopt(&topology);
+        if switched {
+            for link in self.servers.sets().iter().flat_map(|set| set.links()) {
+                link.switch();
+            }
+        }
         for set in &changes.lost_slots {
             self.flush_links(set, Flush::SlotMoved);
         }
@@ -184,6 +192,12 @@ impl Worker {
             }
         }
     }
+}
+
+/// Whether the configuration names Sentinels.
+pub(super) fn names_sentinels(config: &policy::SidecarConfig) -> bool {
+    let upstream = config.upstream.as_ref();
+    upstream.is_some_and(|upstream| upstream.mode == UpstreamMode::Sentinel)
 }
 
 /// Whether the configuration names a cluster.
