@@ -226,6 +226,7 @@ fn sidecar(sidecar: &Sidecar) -> config::Sidecar {
         max_clients: sidecar.max_clients.unwrap_or(default.max_clients),
         max_bulk_size: sidecar.max_bulk_size.unwrap_or(default.max_bulk_size),
         output_limit: sidecar.output_limit.unwrap_or(default.output_limit),
+        heartbeat: default.heartbeat,
         allow_commands: sidecar
             .allow_commands
             .iter()

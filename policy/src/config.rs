@@ -304,6 +304,9 @@ pub struct Sidecar {
     pub max_bulk_size: ByteSize,
     /// Unsent replies that a slow app may pile up before its connection is closed.
     pub output_limit: ByteSize,
+    /// How often the sidecar announces itself in Redis, under `pannier:sidecar:…` behind the key
+    /// prefix, to be known to the others of its tier; `0s`: not at all.
+    pub heartbeat: Span,
     /// Redis commands that are refused unless named here: `SHUTDOWN`, `REPLICAOF`, `FAILOVER`, `DEBUG`.
     pub allow_commands: Vec<String>,
 }
@@ -396,6 +399,7 @@ impl Default for Sidecar {
             max_clients: 10_000,
             max_bulk_size: ByteSize(512 << 20),
             output_limit: ByteSize(64 << 20),
+            heartbeat: Span::from_secs(5),
             allow_commands: Vec::new(),
         }
     }

@@ -10,6 +10,7 @@
 
 pub mod cached;
 pub mod expiry;
+pub mod fleet;
 pub mod flight;
 pub mod forward;
 pub mod gather;

@@ -77,6 +77,13 @@ impl Api {
                 Method::GET => self.stats().await,
                 _ => Err(not_allowed(&request, "GET")),
             },
+            Path::Sidecars => match *request.method() {
+                Method::GET => {
+                    let sidecars = self.client.sidecars().await?;
+                    Ok(problem::json(StatusCode::OK, "application/json", &sidecars))
+                }
+                _ => Err(not_allowed(&request, "GET")),
+            },
             Path::Key(key) => match *request.method() {
                 Method::GET => self.get(&key, uri.query()).await,
                 Method::PUT => self.put(&key, request).await,

@@ -21,6 +21,7 @@ pub mod http;
 pub mod measure;
 pub mod metrics;
 pub mod planted;
+pub mod presence;
 pub mod state;
 pub mod telemetry;
 pub mod worker;

@@ -29,6 +29,7 @@ use crate::{
     config::{self, Listen, Loaded},
     control, discovery, http,
     listener::{Accepted, BACKLOG, Dealer},
+    presence,
     resp::Proto,
     state::{Active, Shared},
     upstream::{
@@ -131,6 +132,7 @@ async fn control_thread(
     let dial = move |active| dial(active, known.topology.current());
     control.spawn(control::run(Arc::clone(&shared), dial));
     control.spawn(discovery::run(Arc::clone(&shared)));
+    control.spawn(presence::run(Arc::clone(&shared)));
     shared.ready.store(true, Release);
     announce(&shared.active(), &listen);
 

@@ -65,6 +65,8 @@ pub struct Shared {
     pub upstream: UpstreamState,
     /// Which servers that are, and which of them owns a key.
     pub topology: Topologies,
+    /// The other sidecars of the tier.
+    pub presence: crate::presence::Presence,
     /// Which keys the local tier serves.
     pub serving: crate::measure::Serving,
     /// What was measured about coherence.
@@ -246,6 +248,7 @@ impl Shared {
             counters_of_listener: LoopCounters::default(),
             upstream,
             topology: Topologies::new(first_topology(&active.config)),
+            presence: crate::presence::Presence::default(),
             serving: crate::measure::Serving::new(&active.config.local),
             measured: crate::measure::Measured::default(),
             ready: AtomicBool::new(false),

@@ -38,6 +38,7 @@ pub(super) fn state(shared: &Shared) -> Value {
         "topology": topology::topology(shared, &active),
         "coherence": coherence(&facts),
         "observedStaleness": measured::staleness(shared),
+        "sidecars": measured::sidecars(shared),
         "localTier": local_tier(shared),
         "memory": memory(shared),
         "offlineQueue": offline_queue(shared, &active),

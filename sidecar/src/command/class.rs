@@ -72,6 +72,10 @@ pub enum Local {
     Stats,
     /// `PANNIER.READ`: a value with where it came from, for the HTTP API.
     Read,
+    /// `PANNIER.SIDECARS`
+    Sidecars,
+    /// `PANNIER.INVALIDATE`
+    Invalidate,
 }
 
 /// Why an upstream connection of its own is needed.
@@ -179,6 +183,8 @@ pub fn class(spec: &CommandSpec, args: &[&[u8]], allowed: Allowed) -> Class {
         Id::PannierWhy => Local::Why,
         Id::PannierStats => Local::Stats,
         Id::PannierRead => Local::Read,
+        Id::PannierSidecars => Local::Sidecars,
+        Id::PannierInvalidate => Local::Invalidate,
         _ => return remote(spec, args, allowed),
     };
     Class::Local(local)

@@ -179,7 +179,9 @@ fn under_prefix(spec: &CommandSpec) -> String {
         (Class::Refused(reason), _) if reason != Refused::Dangerous => return "–".to_owned(),
         (_, Class::Refused(_)) => return "refused".to_owned(),
         (Class::Script { .. }, _) => return "declared keys".to_owned(),
-        (Class::Local(local), _) if local != Local::Why => return "–".to_owned(),
+        (Class::Local(local), _) if !matches!(local, Local::Why | Local::Invalidate) => {
+            return "–".to_owned();
+        }
         _ => {}
     }
     match spec.id() {
@@ -194,7 +196,7 @@ fn under_prefix(spec: &CommandSpec) -> String {
             parts.push("keyspace channels");
         }
         // Rules match the key as the app writes it.
-        CommandId::PannierWhy => {}
+        CommandId::PannierWhy | CommandId::PannierInvalidate => {}
         _ if has_keys(spec) => parts.push("keys"),
         _ => {}
     }

@@ -50,6 +50,8 @@ pub fn answer(turn: &Turn<'_>, session: &mut Session, which: Local, request: Req
         Local::Why => introspect::why(turn, session, args[1]),
         Local::Stats => introspect::stats(turn, session),
         Local::Read => return introspect::read(turn, session, args[1]),
+        Local::Sidecars => return super::fleet::sidecars(turn, session),
+        Local::Invalidate => return super::fleet::invalidate(turn, session, &args[1..]),
     };
     if flow == Flow::Done {
         count(turn.worker, session.command, Outcome::Ok);

@@ -15,15 +15,20 @@ pub(super) enum Path<'p> {
     Key(Cow<'p, [u8]>),
     /// `/v1/stats`
     Stats,
+    /// `/v1/sidecars`
+    Sidecars,
 }
 
 pub(super) fn parse(path: &str) -> Result<Path<'_>, Problem> {
     if path == "/v1/stats" {
         return Ok(Path::Stats);
     }
+    if path == "/v1/sidecars" {
+        return Ok(Path::Sidecars);
+    }
     let Some(key) = path.strip_prefix(CACHE) else {
         return Err(Problem::new(StatusCode::NOT_FOUND, "no such path").detail(format!(
-            "{:?} is not known; there are /v1/cache/{{key}} (GET, PUT, DELETE) and /v1/stats (GET)",
+            "{:?} is not known; there are /v1/cache/{{key}} (GET, PUT, DELETE), /v1/stats (GET) and /v1/sidecars (GET)",
             short(path)
         )));
     };
@@ -83,6 +88,7 @@ mod tests {
             assert_eq!(parse(path).unwrap(), Path::Key(key.into()), "{path}");
         }
         assert_eq!(parse("/v1/stats").unwrap(), Path::Stats);
+        assert_eq!(parse("/v1/sidecars").unwrap(), Path::Sidecars);
         for path in [
             "/v1/cache/%",
             "/v1/cache/%2",

@@ -127,6 +127,12 @@ impl Client {
         Ok(to_json(reply, 0))
     }
 
+    /// The sidecars of the tier, as they describe themselves.
+    pub(super) async fn sidecars(&self) -> Result<serde_json::Value, RespError> {
+        let reply = self.ask(&redis::cmd("PANNIER.SIDECARS")).await?;
+        Ok(to_json(reply, 0))
+    }
+
     async fn ask(&self, command: &Cmd) -> Result<Value, RespError> {
         let mut connection = self.connection().await?;
         match connection.send_packed_command(command).await {

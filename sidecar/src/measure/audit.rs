@@ -21,7 +21,7 @@ use crate::{
     },
     tier::{FillToken, Lookup, Origin, shadow},
     upstream::Link,
-    worker::{PROOF_KEY, Worker},
+    worker::Worker,
 };
 
 /// Why a reply is compared with the local entry.
@@ -120,14 +120,16 @@ pub fn check(link: &Link, audit: &Audit<'_>, reply: &[u8]) -> Verdict {
         // What has expired meanwhile is kept anew, as after a miss.
         Outcome::Gone if audit.watch != Watch::Sample => Verdict::Keep,
         Outcome::Gone | Outcome::Agrees | Outcome::Unknown => Verdict::Leave,
-        Outcome::Differs => {
-            begin_barrier(link, audit, reply);
-            Verdict::Suspect
-        }
+        Outcome::Differs if begin_barrier(link, audit, reply) => Verdict::Suspect,
+        Outcome::Differs => Verdict::Leave,
     }
 }
 
-fn begin_barrier(link: &Link, audit: &Audit<'_>, reply: &[u8]) {
+/// Whether there is a key to read there.
+fn begin_barrier(link: &Link, audit: &Audit<'_>, reply: &[u8]) -> bool {
+    let Some(key) = link.worker().proof_key(&link.server) else {
+        return false;
+    };
     let suspect = Rc::new(Suspect {
         watch: audit.watch,
         db: audit.db,
@@ -138,9 +140,9 @@ fn begin_barrier(link: &Link, audit: &Audit<'_>, reply: &[u8]) {
         rule: audit.rule,
         reply: reply.into(),
     });
-    let key = link.worker().active().key_in_redis(PROOF_KEY);
     let target = Target::Measure(super::Step::Audit(suspect));
     link.send(target, false, |out| command(out, &[b"EXISTS", &key]));
+    true
 }
 
 /// The barrier was answered: everything announced before has been applied.

@@ -105,7 +105,7 @@ impl Worker {
 
     /// The key whose read proves a link: in a cluster one that the server owns; `None` if it owns
     /// none, and then nothing is kept of what it says.
-    pub(super) fn proof_key(&self, server: &Server) -> Option<Vec<u8>> {
+    pub fn proof_key(&self, server: &Server) -> Option<Vec<u8>> {
         self.own_key(server, PROOF_KEY)
     }
 

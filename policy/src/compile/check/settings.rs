@@ -344,6 +344,14 @@ fn sidecar(sidecar: &Sidecar, problems: &mut Problems) {
         &(ByteSize(KI)..=ByteSize(64 * GI)),
         problems,
     );
+    if sidecar.heartbeat != Span::from_secs(0) {
+        range(
+            "sidecar.heartbeat",
+            sidecar.heartbeat,
+            &(Span::from_millis(100)..=Span::from_secs(60)),
+            problems,
+        );
+    }
     file(
         "sidecar.localPasswordFile",
         sidecar.local_password_file.as_deref(),

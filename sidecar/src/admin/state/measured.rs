@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::{clock::Tick, measure::recent::Summary, metrics::Probed, state::Shared};
+use crate::{
+    clock::Tick, measure::recent::Summary, metrics::Probed, presence::State, state::Shared,
+};
 
 /// How long invalidations took in the last minute.
 pub(super) fn staleness(shared: &Shared) -> Value {
@@ -37,6 +39,24 @@ pub(super) fn staleness(shared: &Shared) -> Value {
         "maxMillis": of(max),
         "lost": shared.sum(|counters| &counters.probes[Probed::Lost as usize]),
     })
+}
+
+/// Whether this sidecar is known to the others of its tier.
+pub(super) fn sidecars(shared: &Shared) -> Value {
+    let (state, live, words) = match shared.presence.state() {
+        State::Off => (
+            "Off",
+            None,
+            "not announced: there is no Redis, or sidecar.heartbeat is 0s".to_owned(),
+        ),
+        State::Announced(live) => (
+            "Announced",
+            Some(live),
+            "known to the other sidecars of the tier".to_owned(),
+        ),
+        State::Unknown(why) => ("Unknown", None, format!("not announced: {why}")),
+    };
+    json!({"state": state, "words": words, "live": live, "id": shared.measured.id})
 }
 
 /// With three digits, so that a push over loopback is not 0.
