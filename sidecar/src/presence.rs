@@ -83,7 +83,7 @@ pub enum State {
 }
 
 impl Refused {
-    fn alone(ended: Ended) -> Self {
+    fn alone(ended: &Ended) -> Self {
         Self::Alone(ended.to_string())
     }
 }

@@ -71,7 +71,7 @@ pub(super) async fn open(shared: &Arc<Shared>) -> Result<Session, Ended> {
     let (sender, messages) = mpsc::channel(MESSAGES);
     let config = AsyncConnectionConfig::new()
         .set_response_timeout(Some(timeout))
-        .set_push_sender(move |push: PushInfo| match message(push) {
+        .set_push_sender(move |push: PushInfo| match message(&push) {
             Some(message) => sender.try_send(message).map_err(drop),
             None => Ok(()),
         });
@@ -107,7 +107,7 @@ pub(super) async fn open(shared: &Arc<Shared>) -> Result<Session, Ended> {
     Ok(session)
 }
 
-fn message(push: PushInfo) -> Option<Message> {
+fn message(push: &PushInfo) -> Option<Message> {
     let (PushKind::Message, [Value::BulkString(channel), Value::BulkString(payload)]) =
         (&push.kind, push.data.as_slice())
     else {
@@ -136,7 +136,7 @@ impl Session {
         let mut next_beat = self.next_beat();
         loop {
             let deadline = self.waiting.next_deadline();
-            let far = Instant::now() + Duration::from_secs(3600);
+            let far = Instant::now() + Duration::from_hours(1);
             tokio::select! {
                 _ = self.driver.join_next() => {
                     return Ended::Broken("the connection broke".to_owned());
@@ -198,7 +198,7 @@ impl Session {
         pipe.cmd("PEXPIRE").arg(&index).arg(life);
         pipe.cmd("ZCARD").arg(&index);
         match self.ask_all(&pipe, 5).await?.last() {
-            Some(Value::Int(live)) => Ok(usize::try_from(*live).unwrap_or(0)),
+            Some(Value::Int(count)) => Ok(usize::try_from(*count).unwrap_or(0)),
             _ => Err(Ended::Refused(
                 "ZCARD is not answered with a number".to_owned(),
             )),
@@ -247,7 +247,7 @@ impl Session {
         match request {
             Request::Sidecars(done) => {
                 let records = self.records().await;
-                let _ = done.send(records.map_err(Refused::alone));
+                let _ = done.send(records.map_err(|why| Refused::alone(&why)));
             }
             Request::Invalidate { keys, done } => {
                 self.invalidate(&keys, done).await;
@@ -259,13 +259,13 @@ impl Session {
         let live: BTreeSet<String> = match self.live().await {
             Ok(live) => live.into_iter().collect(),
             Err(why) => {
-                let _ = done.send(Err(Refused::alone(why)));
+                let _ = done.send(Err(Refused::alone(&why)));
                 return;
             }
         };
         let staleness = self.shared.active().config.local.max_staleness.0;
         let own = self.id().to_owned();
-        let later = Instant::now() + staleness + Duration::from_secs(3600);
+        let later = Instant::now() + staleness + Duration::from_hours(1);
         let Some(number) = self.waiting.begin(&own, live, later, done) else {
             return;
         };
@@ -278,7 +278,7 @@ impl Session {
         publish.arg(self.names.invalidate()).arg(payload);
         match self.ask(&publish).await {
             Ok(_) => self.waiting.sent(number, Instant::now() + staleness),
-            Err(why) => self.waiting.fail(number, Refused::alone(why)),
+            Err(why) => self.waiting.fail(number, Refused::alone(&why)),
         }
     }
 

@@ -139,7 +139,7 @@ mod tests {
     ) -> (u64, oneshot::Receiver<Result<Applied, Refused>>) {
         let (done, answer) = oneshot::channel();
         let live = live.iter().map(ToString::to_string).collect();
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         (waiting.begin("me", live, deadline, done).unwrap(), answer)
     }
 
@@ -154,7 +154,7 @@ mod tests {
     async fn the_answer_comes_when_the_last_live_sidecar_has_applied_it() {
         let mut waiting = Waiting::default();
         let (number, mut answer) = begin(&mut waiting, &["me", "a", "b"]);
-        waiting.sent(number, Instant::now() + Duration::from_secs(60));
+        waiting.sent(number, Instant::now() + Duration::from_mins(1));
         waiting.applied(number, "a");
         waiting.applied(number, "a");
         assert_eq!(
