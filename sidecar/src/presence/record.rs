@@ -40,6 +40,7 @@ pub fn of(shared: &Shared) -> Json {
         "coherence": match shared.upstream.facts().coherence {
             CoherenceState::Idle => "Idle",
             CoherenceState::Tracking => "Tracking",
+            CoherenceState::Broadcast => "Broadcast",
             CoherenceState::TtlOnly => "TtlOnly",
             CoherenceState::Degraded(_) => "Degraded",
         },
