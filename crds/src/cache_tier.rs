@@ -295,11 +295,13 @@ pub enum WhenUnavailable {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CircuitBreaker {
-    /// Failures in a row that open the circuit, 1 to 1000. Default: 10.
+    /// Failures in a row that open the circuit, 1 to 1000: timeouts, broken connections, failed
+    /// attempts to connect. Default: 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub failures: Option<u32>,
-    /// How long nothing is sent before one command is tried. A duration. Default: 5s.
+    /// How long nothing is sent; then one probe of the sidecar's own decides. Lengthened by up to
+    /// a quarter at random. A duration above 0, up to 1h. Default: 5s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_for: Option<Span>,
 }

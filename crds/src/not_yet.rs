@@ -34,10 +34,6 @@ pub const CACHE_TIER: &[NotYet] = &[
         "values are stored as the app writes them; remove it",
     ),
     not_yet(
-        "resilience.circuitBreaker",
-        "commandTimeout, maxRetries and backoffMax bound the wait; remove it",
-    ),
-    not_yet(
         "rules[].tags",
         "keys can be invalidated by DEL and by their TTL; remove it",
     ),

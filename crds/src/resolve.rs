@@ -13,9 +13,9 @@ use policy::{
 pub use self::sessions::{ResolvedSessions, resolve_sessions};
 use crate::{
     cache_tier::{
-        CacheMode, CacheTierSpec, Caching, Coherence, Engine, Environment, Keyspace, Local,
-        LocalMode, MaxmemoryPolicy, OfflineQueue, OnWriteError, Redis, Resilience, Rule, Sidecar,
-        Topology, Ttl,
+        CacheMode, CacheTierSpec, Caching, CircuitBreaker, Coherence, Engine, Environment,
+        Keyspace, Local, LocalMode, MaxmemoryPolicy, OfflineQueue, OnWriteError, Redis, Resilience, Rule,
+        Sidecar, Topology, Ttl,
     },
     preset::{self, Preset},
 };
@@ -180,6 +180,15 @@ fn resilience(resilience: &Resilience, preset: &Preset) -> config::Resilience {
         backoff_base: base,
         backoff_max: max,
         offline_queue: resilience.offline_queue.as_ref().map(offline_queue),
+        circuit_breaker: resilience.circuit_breaker.as_ref().map(circuit_breaker),
+    }
+}
+
+fn circuit_breaker(breaker: &CircuitBreaker) -> config::CircuitBreaker {
+    let default = config::CircuitBreaker::default();
+    config::CircuitBreaker {
+        failures: breaker.failures.unwrap_or(default.failures),
+        open_for: breaker.open_for.unwrap_or(default.open_for),
     }
 }
 

@@ -155,6 +155,11 @@ impl RedisServer {
         wire
     }
 
+    /// Everything it has logged.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
     /// Kills it at once, as `kill -9` does.
     pub fn kill(&mut self) {
         self.running = false;

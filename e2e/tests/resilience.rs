@@ -6,5 +6,9 @@
     reason = "a test that meets the unexpected fails"
 )]
 
+#[path = "resilience/circuit.rs"]
+mod circuit;
 #[path = "resilience/offline_queue.rs"]
 mod offline_queue;
+#[path = "resilience/reconnect.rs"]
+mod reconnect;

@@ -211,6 +211,18 @@ pub struct Resilience {
     pub backoff_max: Span,
     /// Commands wait while Redis is away; absent: they fail at once.
     pub offline_queue: Option<OfflineQueue>,
+    /// Nothing is sent to a server that fails again and again; absent: it is tried on and on.
+    pub circuit_breaker: Option<CircuitBreaker>,
+}
+
+/// Nothing is sent to a server that fails again and again, until a probe is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct CircuitBreaker {
+    /// Failures in a row that open the circuit: timeouts, broken and failed connections.
+    pub failures: u32,
+    /// How long nothing is sent before the sidecar probes; lengthened by up to a quarter at random.
+    pub open_for: Span,
 }
 
 /// Commands wait while Redis is away and are sent when it is back.
@@ -374,6 +386,16 @@ impl Default for Resilience {
             backoff_base: Span::from_millis(50),
             backoff_max: Span::from_secs(5),
             offline_queue: None,
+            circuit_breaker: None,
+        }
+    }
+}
+
+impl Default for CircuitBreaker {
+    fn default() -> Self {
+        Self {
+            failures: 10,
+            open_for: Span::from_secs(5),
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::{
     store::Store,
     tier::Tier,
     upstream::{
+        health::Healths,
         offline::OfflineQueue,
         topology::{Address, Topologies, Topology},
     },
@@ -75,6 +76,8 @@ pub struct Shared {
     pub ready: AtomicBool,
     /// Draining: no new commands are accepted on new connections.
     pub draining: AtomicBool,
+    /// How the servers fare that links lead to.
+    pub healths: Healths,
     /// What waits while Redis is away.
     pub offline: Arc<OfflineQueue>,
     /// Last configuration that was refused, for `/state`.
@@ -253,6 +256,7 @@ impl Shared {
             measured: crate::measure::Measured::default(),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            healths: Healths::default(),
             offline: Arc::default(),
             reload: Mutex::default(),
             active: ArcSwap::from_pointee(active),

@@ -7,6 +7,7 @@
 pub mod announce;
 pub mod backoff;
 pub mod connect;
+pub mod health;
 pub mod link;
 pub mod offline;
 pub mod outbox;

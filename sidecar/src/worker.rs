@@ -19,7 +19,9 @@ use crate::{
     metrics::{Flush, LoopCounters},
     planted::{self, Bug},
     state::{Active, CoherenceState, Connection, Shared},
-    upstream::{Endpoint, Link, Lost, Role, Server, Servers, Status, announce, tls::TlsSettings},
+    upstream::{
+        Endpoint, Link, Lost, Role, Server, Servers, Status, announce, health::Health, tls::TlsSettings,
+    },
 };
 
 /// Bytes read from one socket at a time.
@@ -276,6 +278,12 @@ impl Worker {
             }
             _ => endpoint,
         }
+    }
+
+    /// How a server fares.
+    pub fn health_of(&self, server: &Server) -> Arc<Health> {
+        let address = self.endpoint_of(server).address();
+        self.shared.healths.get(&address)
     }
 
     /// Whether there is a Redis at all.

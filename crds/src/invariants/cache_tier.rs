@@ -319,6 +319,7 @@ fn local_and_ttl() -> Vec<Invariant> {
         positive("resilience", "commandTimeout", "the default is 5s"),
         positive("resilience", "backoffBase", "the default is 50ms"),
         positive("resilience", "backoffMax", "the default is 5s"),
+        positive("resilience.circuitBreaker", "openFor", "the default is 5s"),
         positive("resilience.offlineQueue", "maxWait", "the default is 5s"),
         ordered(
             "resilience",

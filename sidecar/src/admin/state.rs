@@ -4,6 +4,8 @@
 mod measured;
 mod topology;
 
+use std::sync::Arc;
+
 use policy::{
     CompiledRule, Span,
     config::{CacheMode, Caching, OnWriteError, Upstream, WhenUnavailable},
@@ -14,7 +16,10 @@ use crate::{
     clock::Tick,
     metrics::rules::RuleFigures,
     state::{Active, CoherenceState, Connection, Shared, UpstreamFacts},
-    upstream::offline,
+    upstream::{
+        health::{Circuit, Health},
+        offline,
+    },
 };
 
 pub(super) fn state(shared: &Shared) -> Value {
@@ -41,6 +46,7 @@ pub(super) fn state(shared: &Shared) -> Value {
         "sidecars": measured::sidecars(shared),
         "localTier": local_tier(shared),
         "memory": memory(shared),
+        "circuits": circuits(shared, &active),
         "offlineQueue": offline_queue(shared, &active),
         "clients": {
             "connected": shared.clients.len(),
@@ -196,6 +202,27 @@ fn memory(shared: &Shared) -> Value {
         "writesAcknowledged": shared.sum(|counters| &counters.memory_writes),
         "writesDiscarded": shared.sum(|counters| &counters.memory_discarded),
     })
+}
+
+/// One per server; `null` where no breaker is declared.
+fn circuits(shared: &Shared, active: &Active) -> Value {
+    if active.config.resilience.circuit_breaker.is_none() {
+        return Value::Null;
+    }
+    let circuit = |server: &Arc<Health>| {
+        let state = match server.circuit() {
+            Circuit::Closed => "Closed",
+            Circuit::Open => "Open",
+            Circuit::HalfOpen => "HalfOpen",
+        };
+        json!({
+            "server": &*server.address,
+            "state": state,
+            "words": server.words(),
+            "opened": server.opened(),
+        })
+    };
+    shared.healths.all().iter().map(circuit).collect()
 }
 
 /// `null` where none is declared.

@@ -16,6 +16,7 @@ pub fn admit(worker: &Worker, link: &Link, bytes: usize, why: Lost) -> Result<()
     let (Some(limits), Status::Down(_)) = (worker.offline_queue(), link.status()) else {
         return Err(why);
     };
+    link.obey_circuit();
     worker
         .shared
         .offline

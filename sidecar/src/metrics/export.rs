@@ -16,6 +16,7 @@ use super::{
 use crate::{
     command::CommandId,
     state::{CoherenceState, Connection, Shared},
+    upstream::health::CIRCUITS,
 };
 
 /// What `/metrics` shows.
@@ -281,6 +282,19 @@ impl Counters {
             self.sum(|counters| &counters.upstream_retries),
         );
         self.topology(families);
+        if self.shared.active().config.resilience.circuit_breaker.is_some() {
+            let servers = self.shared.healths.all();
+            let states = servers.iter().flat_map(|server| {
+                let now = server.circuit() as usize;
+                let series = move |(index, state): (usize, &'static str)| {
+                    let labels = [server.address.to_string(), state.to_owned()];
+                    (labels, u64::from(index == now))
+                };
+                CIRCUITS.into_iter().enumerate().map(series)
+            });
+            families.labelled(&table::CIRCUIT, states);
+        }
+        families.plain(&table::CIRCUIT_OPENED, self.shared.healths.opened());
         let offline = self.shared.offline.figures();
         families.plain(&table::OFFLINE_COMMANDS, offline.commands);
         let dropped = [(["full"], offline.full), (["expired"], offline.expired)];

@@ -127,6 +127,10 @@ metrics! {
     UPSTREAM_REDIRECTS Counter "pannier_upstream_redirects_total" []
         "Commands that a server refused unexecuted (MOVED, ASK, TRYAGAIN, LOADING, READONLY ...) and that were sent on.";
 
+    CIRCUIT Gauge "pannier_circuit_state" ["server", "state"]
+        "1 for the state that holds: closed, open (nothing is sent), half_open (a probe is on its way). One set per server behind the sidecar, if resilience.circuitBreaker is declared.";
+    CIRCUIT_OPENED Counter "pannier_circuit_opened_total" []
+        "Times a circuit opened, or opened again after a probe that failed.";
     OFFLINE_COMMANDS Gauge "pannier_offline_queue_commands" []
         "Commands that wait for Redis to be back: resilience.offlineQueue.";
     OFFLINE_DROPPED Counter "pannier_offline_queue_dropped_total" ["reason"]

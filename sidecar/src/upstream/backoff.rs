@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+/// The least share of a pause that jitter leaves.
+const LEAST: f64 = 0.1;
+
 /// The pauses of one link.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
@@ -27,8 +30,8 @@ impl Backoff {
             .base
             .saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX));
         self.failures = (self.failures + 1).min(31);
-        // At least half: a pause of nearly nothing would be no back-off.
-        let share = 0.5 + f64::from(random) / f64::from(u32::MAX) / 2.0;
+        // A pause of nearly nothing would be no back-off.
+        let share = (f64::from(random) / f64::from(u32::MAX)).max(LEAST);
         ceiling.min(self.max).mul_f64(share)
     }
 
@@ -52,6 +55,6 @@ mod tests {
             [ms(50), ms(100), ms(200), ms(400), ms(400), ms(400)]
         );
         backoff.reset();
-        assert_eq!(backoff.next(0), ms(25));
+        assert_eq!(backoff.next(0), ms(5));
     }
 }

@@ -125,6 +125,26 @@ pub enum ConnectError {
     },
 }
 
+impl Connected {
+    /// Whether the server answers a read of `key`, whatever it answers.
+    pub async fn probe(&mut self, key: &[u8], limit: Duration) -> Result<(), String> {
+        let mut request = Vec::new();
+        write::command(&mut request, &[b"EXISTS", key]);
+        let answer = async {
+            let broken = ConnectError::Broken;
+            self.stream.write_all(&request).await.map_err(broken)?;
+            self.stream.flush().await.map_err(ConnectError::Broken)?;
+            let len = read_reply(&mut self.stream, &mut self.rest, 0).await?;
+            self.rest.drain(..len);
+            Ok::<(), ConnectError>(())
+        };
+        match timeout(limit, answer).await {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no reply within {limit:?}")),
+        }
+    }
+}
+
 impl Endpoint {
     /// `host:port`
     pub fn address(&self) -> String {

@@ -12,6 +12,7 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -26,6 +27,7 @@ use super::{
     Lost, Server,
     backoff::Backoff,
     connect::{ConnectError, Connected, Handshake},
+    health::{Health, Permit},
     outbox::Outbox,
     stream::Stream,
 };
@@ -102,6 +104,8 @@ pub struct Link {
     /// Its protocol version and database.
     pub handshake: Handshake,
     pub(super) worker: Rc<Worker>,
+    /// How that server fares.
+    health: RefCell<Arc<Health>>,
     /// Its slot in the local tier; only the tracked link has one.
     pub tier: Option<TierLink>,
     core: RefCell<Core>,
@@ -116,6 +120,8 @@ pub struct Link {
     pub fills: Cell<bool>,
     /// Its end need not wait for a connection attempt or a pause.
     stopped: Notify,
+    /// Its next connection carries the probe of a circuit that is half open.
+    probes: Cell<bool>,
 }
 
 struct Core {
@@ -129,6 +135,12 @@ struct Core {
 }
 
 // === impl Link ===
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.worker.shared.healths.forget(&self.health.borrow());
+    }
+}
 
 impl Link {
     /// Starts a link and its task.
@@ -147,6 +159,7 @@ impl Link {
             server: Rc::clone(server),
             handshake,
             worker: Rc::clone(worker),
+            health: RefCell::new(worker.health_of(server)),
             tier,
             core: RefCell::new(Core {
                 status: Status::Connecting,
@@ -161,20 +174,43 @@ impl Link {
             patient: Cell::new(false),
             fills: Cell::new(false),
             stopped: Notify::new(),
+            probes: Cell::new(false),
         });
         tokio::task::spawn_local(Rc::clone(&link).run());
         link
     }
 
-    /// Where the link stands.
+    /// Where the link stands. While the circuit is open it is down, whatever its connection does.
     pub fn status(&self) -> Status {
-        self.core.borrow().status.clone()
+        let status = self.core.borrow().status.clone();
+        if self.is_cut_off() && matches!(status, Status::Up | Status::Connecting | Status::Down(_)) {
+            return Status::Down(self.health.borrow().words().into());
+        }
+        status
+    }
+
+    /// Whether the circuit forbids to send. What a client began on a connection of its own goes on.
+    fn is_cut_off(&self) -> bool {
+        self.health.borrow().is_cut_off() && self.role != Role::Pinned
+    }
+
+    /// Gives the connection up if the circuit is open, before anything more is sent over it.
+    pub fn obey_circuit(&self) {
+        if self.is_cut_off() {
+            let mut core = self.core.borrow_mut();
+            if core.status == Status::Up {
+                let why = Lost::Unavailable(self.health.borrow().words().into());
+                core.stop.get_or_insert(why);
+                drop(core);
+                self.wake();
+            }
+        }
     }
 
     /// Whether commands may be sent.
     #[inline]
     pub fn is_up(&self) -> bool {
-        self.core.borrow().status == Status::Up
+        self.core.borrow().status == Status::Up && !self.is_cut_off()
     }
 
     /// Whether so much is unanswered that clients should wait.
@@ -204,7 +240,7 @@ impl Link {
             repeatable,
             queued: false,
         };
-        if matches!(core.status, Status::Down(_)) {
+        if core.status != Status::Up && self.worker.offline_queue().is_some() {
             self.enter_queue(&mut pending);
         }
         core.pending.push_back(pending);
@@ -282,6 +318,7 @@ impl Link {
 
     /// Breaks the connection if its oldest command has waited for longer than the limit.
     pub fn check_timeout(&self, now: Tick) {
+        self.obey_circuit();
         if self.patient.get() {
             return;
         }
@@ -362,7 +399,7 @@ impl Link {
         let mut backoff = Backoff::new(limits.backoff_base.0, limits.backoff_max.0);
         loop {
             let attempt = tokio::select! {
-                attempt = self.connect() => attempt,
+                attempt = self.connect_if_permitted() => attempt,
                 () = self.stopped.notified() => {
                     let stop = self.core.borrow_mut().stop.take();
                     if let Some(why) = stop.filter(|why| *why != Lost::Switched) {
@@ -378,33 +415,38 @@ impl Link {
                 Ok(connected) => {
                     backoff.reset();
                     self.came_up(connected.tracking_refused.as_deref());
-                    let lost = self.serve(connected).await;
-                    self.worker.counters.upstream_errors.inc();
-                    lost
+                    self.serve(connected).await
                 }
-                Err(lost) => {
-                    self.worker.counters.upstream_errors.inc();
-                    lost
-                }
+                Err(lost) => lost,
             };
-            let was_up = self.is_up();
+            self.worker.counters.upstream_errors.inc();
+            let was_up = self.core.borrow().status == Status::Up;
+            if !matches!(lost, Lost::Closed | Lost::NoDatabase(_)) {
+                self.note_failure(&lost);
+            }
             if self.went_down(&lost) {
                 return;
             }
             // A connection that broke is tried again nearly at once: most breaks are short.
             let pause = if was_up {
-                limits
-                    .backoff_base
-                    .0
-                    .mul_f64(f64::from(self.worker.random() % 1000) / 1000.0)
+                self.share_of(limits.backoff_base.0)
             } else {
                 backoff.next(self.worker.random())
             };
             // Another link that comes up knows before the pause is over that Redis is back.
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.worker.shared.upstream.is_back.notified() => {}
+                () = self.worker.shared.upstream.is_back.notified() => {
+                    // All links of this process know it now; they do not come all at once.
+                    tokio::time::sleep(self.share_of(limits.backoff_base.0)).await;
+                }
                 () = self.stopped.notified() => {}
+            }
+            if !self.core.borrow().ends() {
+                tokio::select! {
+                    () = self.until_permitted() => {}
+                    () = self.stopped.notified() => {}
+                }
             }
             if self.core.borrow().ends() {
                 self.went_down(&self.why_stopped());
@@ -440,6 +482,80 @@ impl Link {
     fn why_stopped(&self) -> Lost {
         let stop = self.core.borrow_mut().stop.take();
         stop.unwrap_or(Lost::Closed)
+    }
+
+    /// A random part of a span.
+    fn share_of(&self, span: Duration) -> Duration {
+        span.mul_f64(f64::from(self.worker.random()) / f64::from(u32::MAX))
+    }
+
+    fn note_failure(&self, lost: &Lost) {
+        let breaker = self.worker.active().config.resilience.circuit_breaker;
+        let why = lost.to_string();
+        self.health.borrow().failed(breaker, &why, self.worker.random());
+    }
+
+    /// Another server may have taken its place, at another address.
+    fn follow_address(&self) {
+        let health = self.worker.health_of(&self.server);
+        if !Arc::ptr_eq(&health, &self.health.borrow()) {
+            let before = self.health.replace(health);
+            self.worker.shared.healths.forget(&before);
+        }
+    }
+
+    /// Waits while the circuit is open. Who may send the probe sends it with its next connection.
+    async fn until_permitted(&self) {
+        loop {
+            self.follow_address();
+            let resilience = self.worker.active().config.resilience;
+            let patience = resilience.connect_timeout.0 + resilience.command_timeout.0;
+            let permit = self
+                .health
+                .borrow()
+                .permit(resilience.circuit_breaker, patience);
+            match permit {
+                Permit::Go => return,
+                Permit::Probe => return self.probes.set(true),
+                Permit::Wait(left) => {
+                    // Its end, and that of the link, are looked for now and then.
+                    let left = left.min(Duration::from_millis(500));
+                    tokio::select! {
+                        () = tokio::time::sleep(left) => {}
+                        () = self.worker.shared.upstream.is_back.notified() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Connects, and where the circuit is half open sends the probe.
+    async fn connect_if_permitted(&self) -> Result<Connected, Lost> {
+        if self.health.borrow().is_cut_off() && !self.probes.get() {
+            return Err(Lost::Unavailable(self.health.borrow().words().into()));
+        }
+        let health = Arc::clone(&self.health.borrow());
+        let _turn = health.attempts.acquire().await;
+        let mut connected = self.connect().await;
+        if self.probes.take() {
+            let active = self.worker.active();
+            let resilience = active.config.resilience;
+            let result = match &mut connected {
+                Ok(connected) => {
+                    let key = active.key_in_redis(crate::worker::PROOF_KEY);
+                    connected.probe(&key, resilience.command_timeout.0).await
+                }
+                Err(lost) => Err(lost.to_string()),
+            };
+            let random = self.worker.random();
+            let outcome = result.as_ref().map(|&()| ()).map_err(String::as_str);
+            self.health.borrow()
+                .probed(resilience.circuit_breaker, outcome, random);
+            if let Err(why) = result {
+                return Err(Lost::Unavailable(why.into()));
+            }
+        }
+        connected
     }
 
     fn came_up(&self, tracking_refused: Option<&str>) {
@@ -496,14 +612,16 @@ impl Link {
         core.status = match lost {
             Lost::NoDatabase(_) => Status::NoDatabase,
             _ if ends => Status::Closed,
-            _ if was_up => Status::Connecting,
+            _ if was_up && !self.health.borrow().is_cut_off() => Status::Connecting,
             lost => Status::Down(lost.to_string().into()),
         };
         let lengths: Vec<usize> = core.pending.iter().map(|pending| pending.len).collect();
         // Nothing left the sidecar while there was no connection.
         let sent = core.outbox.count_sent(&lengths);
         let queue = self.worker.offline_queue();
-        let any = !ends && self.role == Role::Plain;
+        // With the circuit open, only the queue waits.
+        let waits = queue.is_some() || !self.health.borrow().is_cut_off();
+        let any = !ends && waits && self.role == Role::Plain;
         let mut keep = core.repeatable(sent, retries, any, queue.is_some());
         if let Some(limits) = queue.filter(|_| matches!(core.status, Status::Down(_))) {
             self.keep_queued(&mut core.pending, &mut keep, limits);
@@ -764,6 +882,7 @@ impl Link {
         core.outbox.answered(pending.len);
         core.forget_messages();
         drop(core);
+        self.health.borrow().answered();
         let took = self.worker.now().since(pending.since);
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.worker.counters.upstream.observe(took, 1);

@@ -311,6 +311,20 @@ fn resilience(resilience: &Resilience, problems: &mut Problems) {
             problems,
         );
     }
+    if let Some(breaker) = resilience.circuit_breaker {
+        range(
+            "resilience.circuitBreaker.failures",
+            breaker.failures,
+            &(1..=1000),
+            problems,
+        );
+        range(
+            "resilience.circuitBreaker.openFor",
+            breaker.open_for,
+            &(least..=minutes(60)),
+            problems,
+        );
+    }
     if resilience.backoff_base > resilience.backoff_max {
         problems.add(
             at("resilience.backoffBase"),
