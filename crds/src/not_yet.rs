@@ -41,7 +41,10 @@ pub const CACHE_TIER: &[NotYet] = &[
         "rules[].write=Behind",
         "write Through, with onWriteError: Log where a lost write is no error",
     ),
-    not_yet("rules[].stale", "entries end with their TTL; remove it"),
+    not_yet(
+        "rules[].stale.whileRevalidate",
+        "a new value is fetched before it is served; remove it",
+    ),
     not_yet(
         "rules[].refreshAhead",
         "the app fetches again after a miss; remove it",

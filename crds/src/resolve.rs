@@ -215,6 +215,9 @@ fn rule(rule: &Rule, scale: Scale) -> config::Rule {
         local_ttl: rule.local_ttl.map(|span| scale.of(span)),
         negative_ttl: rule.negative_ttl.map(|span| scale.of(span)),
         max_value_size: rule.max_value_size,
+        stale: rule.stale.as_ref().map(|stale| config::Stale {
+            if_error: stale.if_error,
+        }),
         on_write_error: match rule.on_write_error.unwrap_or_default() {
             OnWriteError::Error => config::OnWriteError::Error,
             OnWriteError::Log => config::OnWriteError::Log,

@@ -59,6 +59,9 @@ pub struct CompiledRule {
     pub max_value_size: Option<u64>,
     /// Whether the app sees an error when a write fails.
     pub on_write_error: OnWriteError,
+    /// While Redis fails, local entries are served for so long after they could last be as
+    /// current; `None`: they are not.
+    pub stale_if_error: Option<Duration>,
 }
 
 // === impl Policy ===
@@ -169,6 +172,7 @@ impl CompiledRule {
                 .map(at_most(staleness)),
             max_value_size: rule.max_value_size.map(|size| size.0),
             on_write_error: rule.on_write_error,
+            stale_if_error: span(rule.stale.and_then(|stale| stale.if_error)),
         }
     }
 }

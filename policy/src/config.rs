@@ -266,6 +266,16 @@ pub struct Rule {
     pub max_value_size: Option<ByteSize>,
     /// Whether the app sees an error when a write fails.
     pub on_write_error: OnWriteError,
+    /// When a local entry may be served although it is not current; absent: never.
+    pub stale: Option<Stale>,
+}
+
+/// When a local entry may be served although it is not current.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Stale {
+    /// While Redis fails, for so long after it could last be served as current.
+    pub if_error: Option<Span>,
 }
 
 /// Which tiers hold matching keys.

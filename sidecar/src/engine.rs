@@ -22,6 +22,7 @@ pub mod pinned;
 pub mod redirect;
 pub mod reply;
 pub mod spread;
+pub mod stale;
 
 use std::{hash::BuildHasher as _, rc::Rc, sync::Arc};
 

@@ -116,6 +116,22 @@ pub enum Probed {
 /// Labels of [`Probed`], in the order of its numbers.
 pub const PROBED: [&str; 3] = ["measured", "lost", "refused"];
 
+/// Why a read was answered by an entry that was not current.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stale {
+    /// There was no tracked connection.
+    Disconnected = 0,
+    /// There was one, and Redis was silent on it.
+    Unproven = 1,
+    /// The read was sent and got no answer.
+    Unanswered = 2,
+    /// Redis answered that it cannot serve.
+    Refused = 3,
+}
+
+/// Labels of [`Stale`], in the order of its numbers.
+pub const STALES: [&str; 4] = ["disconnected", "unproven", "unanswered", "refused"];
+
 /// Per command of the table, by its number there.
 #[derive(Debug, Default)]
 pub struct CommandCounters {
@@ -136,6 +152,8 @@ pub struct RuleCounters {
     pub fills: Counter,
     /// Replies not kept because they were overtaken by a change.
     pub fills_refused: Counter,
+    /// Answered by a local entry that was not current; by [`Stale`].
+    pub stale: [Counter; 4],
     /// Failed writes that were answered as if they had succeeded (`onWriteError: Log`).
     pub write_errors_masked: Counter,
     /// Reads of keys in shadow that the local tier would have answered.

@@ -18,6 +18,7 @@ pub mod query;
 pub mod ranges;
 mod shadow;
 pub mod sorted;
+pub mod stale;
 
 use std::{
     hash::{BuildHasher, BuildHasherDefault, Hasher},
@@ -41,6 +42,7 @@ pub use self::{
     ranges::{Range, Ranges, Span},
     shadow::shadow,
     sorted::Sorted,
+    stale::StaleBound,
 };
 use crate::{
     clock::Tick,
@@ -371,7 +373,7 @@ impl Tier {
         self.change(key, Guards::end_write);
     }
 
-    /// Drops everything at once: bumps the epoch of every link and voids all fills.
+    /// Drops everything at once, for good: bumps the epoch of every link and voids all fills.
     pub fn flush(&self) {
         self.generation.fetch_add(1, AcqRel);
         self.links.bump_all();

@@ -119,8 +119,10 @@ pub struct Stale {
     /// Default: not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub while_revalidate: Option<Span>,
-    /// How long after its end an entry is still served while Redis or the origin fails. A
-    /// duration. Default: not.
+    /// While Redis fails, the local copy of a key is served for this long after it could last be
+    /// proven current, or its TTL ended; counted in pannier_stale_served_total. Never after the
+    /// key was written through this sidecar or its change was announced. Only with cache: Both. A
+    /// duration above 0. Default: not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_error: Option<Span>,
 }

@@ -360,6 +360,18 @@ fn rules() -> Vec<Invariant> {
             "use cache: RemoteOnly for keys without a local copy",
         ),
         positive("rules[]", "negativeTtl", "remove it to remember no misses"),
+        positive(
+            "rules[].stale",
+            "ifError",
+            "remove it to serve no stale values",
+        ),
+        rule(
+            "rules[]",
+            "stale",
+            "!has(self.stale) || !has(self.stale.ifError) || !has(self.cache) || self.cache == 'Both'",
+            "rules[].stale.ifError needs cache: Both, where there is a local entry to serve while Redis fails; remove it or change cache",
+            |rule| !has(rule, "stale.ifError") || !has(rule, "cache") || is(rule, "cache", "Both"),
+        ),
     ];
     for (mode, fields, why) in [
         ("Bypass", UNTOUCHED, "passes keys through untouched"),

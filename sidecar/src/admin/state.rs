@@ -156,6 +156,7 @@ fn local_tier(shared: &Shared) -> Value {
         shadow_hits,
         shadow_mismatches,
         stale_samples,
+        stale,
         ..
     } = RuleFigures::total(&shared.counters);
     let mode = shared.serving.mode();
@@ -169,6 +170,7 @@ fn local_tier(shared: &Shared) -> Value {
         "hits": hits,
         "misses": misses,
         "hitRate": rate(hits, misses),
+        "staleServed": stale.iter().sum::<u64>(),
         "fills": fills,
         "fillsOvertaken": fills_refused,
         "invalidations": shared.sum(|counters| &counters.invalidations),
@@ -261,6 +263,7 @@ fn rules(shared: &Shared, active: &Active) -> Value {
             hits,
             misses,
             write_errors_masked,
+            stale,
             ..
         } = found.map(|(_, figures)| *figures).unwrap_or_default();
         let mut shown = Map::new();
@@ -273,6 +276,7 @@ fn rules(shared: &Shared, active: &Active) -> Value {
             ("ttlMax", rule.ttl_max),
             ("localTtl", rule.local_ttl),
             ("negativeTtl", rule.negative_ttl),
+            ("staleIfError", rule.stale_if_error),
         ] {
             show(
                 name,
@@ -291,6 +295,7 @@ fn rules(shared: &Shared, active: &Active) -> Value {
         show("hits", json!(hits));
         show("misses", json!(misses));
         show("hitRate", rate(hits, misses));
+        show("staleServed", json!(stale.iter().sum::<u64>()));
         show("maskedWriteErrors", json!(write_errors_masked));
         Value::Object(shown)
     };

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use policy::{config::CacheMode, matcher::RuleId};
 use smallvec::SmallVec;
 
+use super::stale;
 use super::{Flow, Request, Turn, flight, forward};
 use crate::{
     client::session::{Lane, Session, Touches},
@@ -19,19 +20,11 @@ use crate::{
 #[inline]
 pub fn read(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
     let args = request.args;
-    let query = match request.spec.id() {
-        CommandId::Get => Query::Get,
-        CommandId::Strlen => Query::StrLen,
-        CommandId::Type => Query::Type,
-        CommandId::Ttl => Query::Ttl,
-        CommandId::Pttl => Query::Pttl,
-        CommandId::Hgetall => Query::HGetAll,
-        CommandId::Exists if args.len() == 2 => Query::Exists,
-        CommandId::Mget => return read_many(turn, session, request),
-        id => match of_collection(id, args) {
-            Some(query) => query,
-            None => return forward::forward(turn, session, request),
-        },
+    let Some(query) = query(request.spec.id(), args) else {
+        if request.spec.id() == CommandId::Mget {
+            return read_many(turn, session, request);
+        }
+        return forward::forward(turn, session, request);
     };
     let key = args[1];
     let touches = if session.unanswered() == 0 {
@@ -47,6 +40,21 @@ pub fn read(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flo
         return Flow::Done;
     }
     miss(turn, session, request, query, touches)
+}
+
+/// What a command with one key asks of an entry, if one could answer it.
+#[inline]
+pub fn query<'a>(id: CommandId, args: &'a [&'a [u8]]) -> Option<Query<'a>> {
+    Some(match id {
+        CommandId::Get => Query::Get,
+        CommandId::Strlen => Query::StrLen,
+        CommandId::Type => Query::Type,
+        CommandId::Ttl => Query::Ttl,
+        CommandId::Pttl => Query::Pttl,
+        CommandId::Hgetall => Query::HGetAll,
+        CommandId::Exists if args.len() == 2 => Query::Exists,
+        id => return of_collection(id, args),
+    })
 }
 
 /// Reads of hashes, sets, lists and sorted sets.
@@ -137,6 +145,9 @@ fn miss(
         Touches::Nothing => turn.worker.touches(key),
         touches => touches,
     };
+    if stale::read(turn, session, rule, key, query) {
+        return Flow::Done;
+    }
     match flight::read(turn, session, rule, key, query, touches) {
         Some(flow) => flow,
         None => forward::forward(turn, session, request),
@@ -163,6 +174,9 @@ fn read_many(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Fl
     let Some(rules) = rules else {
         return forward::forward(turn, session, request);
     };
+    if stale::read_many(turn, session, &rules, keys) {
+        return Flow::Done;
+    }
     match flight::read_many(turn, session, &rules, keys) {
         Some(flow) => flow,
         None => forward::forward(turn, session, request),

@@ -23,12 +23,14 @@ pub use self::{
     many::{ManyRead, read_many},
     question::Question,
 };
+use super::stale;
 use super::{
     Flow, Turn, forward,
     gather::Part,
     offline,
     reply::{self, After, ClientTarget, Target},
 };
+use crate::metrics::Stale;
 use crate::{
     client::{
         Client,
@@ -275,7 +277,11 @@ impl Flight {
             Verdict::Leave => worker.shared.tier.cancel_fill(at, self.token),
             Verdict::Suspect => {}
         }
+        let refused = stale::cannot_serve(frame);
         for waiter in self.waiters.take() {
+            if refused && self.is_stale_for(worker, &waiter, Stale::Refused) {
+                continue;
+            }
             if self.ended_before(&waiter) {
                 self.ask_again(worker, waiter, &Lost::Closed);
                 continue;
@@ -313,6 +319,9 @@ impl Flight {
             self.token,
         );
         for waiter in self.waiters.take() {
+            if self.is_stale_for(worker, &waiter, Stale::Unanswered) {
+                continue;
+            }
             self.ask_again(worker, waiter, lost);
         }
     }
@@ -327,6 +336,23 @@ impl Flight {
             origin: self.origin,
             rule: self.rule,
         }
+    }
+
+    /// Answers one who waits with a stale value, where the rule allows it.
+    fn is_stale_for(&self, worker: &Rc<Worker>, waiter: &Waiter, reason: Stale) -> bool {
+        if waiter.part.is_some() {
+            return false;
+        }
+        let name = self.question.command(waiter.command);
+        let Waiter {
+            client,
+            number,
+            command,
+            ..
+        } = waiter;
+        self.question.with_words(name, &self.key, |words| {
+            stale::answer_waiting(worker, client, *number, *command, self.db, words, reason)
+        })
     }
 
     fn land(self: &Rc<Self>, worker: &Worker) {
@@ -365,10 +391,15 @@ impl Flight {
         };
         match body {
             Some(body) => keep.fill(worker, self.token, self.pttl.get(), body),
-            None => worker
-                .shared
-                .tier
-                .pass_by(at, self.token, self.origin.link, None),
+            // Redis is out: what is known is not gone.
+            None if stale::cannot_serve(frame) => worker.shared.tier.cancel_fill(at, self.token),
+            None => {
+                let tier = &worker.shared.tier;
+                tier.pass_by(at, self.token, self.origin.link, None);
+                if !is_error(frame) {
+                    tier.forget(at);
+                }
+            }
         }
     }
 
@@ -399,15 +430,15 @@ impl Keep<'_> {
     fn fill(&self, worker: &Worker, token: FillToken, pttl: Option<i64>, body: Body<'_>) {
         let counters = &worker.counters.rules[usize::from(self.rule.0)];
         match self.meta(worker, pttl, body) {
-            None => worker.shared.tier.pass_by(
-                Lookup {
+            None => {
+                let at = Lookup {
                     db: self.db,
                     key: self.key,
-                },
-                token,
-                self.origin.link,
-                Some(body),
-            ),
+                };
+                let tier = &worker.shared.tier;
+                tier.pass_by(at, token, self.origin.link, Some(body));
+                tier.forget(at);
+            }
             Some((meta, add_up_to))
                 if worker
                     .shared

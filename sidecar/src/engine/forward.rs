@@ -8,6 +8,7 @@ use policy::{
 };
 use smallvec::SmallVec;
 
+use super::stale;
 use super::{
     Flow, Request, Turn,
     expiry::{self, Change},
@@ -306,6 +307,7 @@ fn unavailable(
     ruled: &Ruled,
     why: &Lost,
 ) -> Flow {
+    stale::written(turn, request, ruled);
     let command = request.spec.id();
     let after = After {
         mask: ruled.mask.map(|id| id.0),

@@ -9,12 +9,14 @@ use policy::config::{CacheMode, Caching};
 
 use self::figures::memory_only_writes;
 pub use self::figures::{Figures, info_section, info_text, stats};
+use super::stale;
 use super::{
     Flow, Turn, flight, forward,
     local::connection_words,
     memory, offline,
     reply::{After, ClientTarget, ReplyChange, Target},
 };
+use crate::metrics::STALES;
 use crate::{
     client::session::Session,
     clock::Tick,
@@ -141,6 +143,27 @@ fn answerer(turn: &Turn<'_>, session: &Session, key: &[u8]) -> (&'static str, St
         let reason = format!("{reason}; {entry} local entry would answer");
         return ("redis", reason, None);
     }
+    if let Some(reason) = stale::outage(worker, session.db, key)
+        && let Some(bound) = policy.find(key).and_then(|id| stale::bound(worker, id))
+        && let Some(left) = worker.shared.tier.peek_stale(
+            Lookup {
+                db: session.db,
+                key,
+            },
+            bound,
+            now,
+        )
+    {
+        let reason = STALES[reason as usize];
+        return (
+            "stale",
+            format!(
+                "redis is out ({reason}); the rule allows to serve the last known value for another {} ms",
+                left.as_millis()
+            ),
+            None,
+        );
+    }
     if let CoherenceState::Degraded(why) = worker.shared.upstream.facts().coherence {
         return ("redis", format!("the local tier is off: {why}"), None);
     }
@@ -216,6 +239,14 @@ pub fn read(turn: &Turn<'_>, session: &mut Session, key: &[u8]) -> Flow {
         return flow;
     }
     let cacheable = rule.is_some_and(|rule| rule.cache == CacheMode::Both);
+    if let Some(id) = id.filter(|_| cacheable)
+        && let Some(reason) = stale::outage(turn.worker, session.db, key)
+    {
+        let (worker, db) = (turn.worker, session.db);
+        if session.reply(|reply| stale::read_value(worker, db, id, key, reason, reply)) {
+            return Flow::Done;
+        }
+    }
     if let Some(id) = id.filter(|_| cacheable)
         && let Some(flow) =
             flight::read(turn, session, id, key, Query::Get, turn.worker.touches(key))

@@ -188,6 +188,9 @@ fn apply(
             &mut reply,
         );
     }
+    if mode == Mode::RedisIsAway {
+        super::stale::written(turn, request, ruled);
+    }
     if wrote && mode == Mode::RedisIsAway {
         turn.worker.counters.memory_writes.inc();
     }

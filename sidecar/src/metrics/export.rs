@@ -8,6 +8,7 @@ use prometheus::{
     proto::{self, MetricFamily, MetricType},
 };
 
+use super::STALES;
 use super::{
     BUCKETS_US, Counter, FLUSHES, Histogram, LoopCounters, Outcome, PROBED,
     rules::RuleFigures,
@@ -190,6 +191,11 @@ impl Counters {
         };
         families.labelled(&table::RULE_REQUESTS, by_rule(requests));
         families.labelled(&table::RULE_FILLS, by_rule(fills));
+        let stale = rules.iter().flat_map(|(name, figures)| {
+            let series = STALES.into_iter().zip(figures.stale);
+            series.map(|(reason, count)| ([name.to_string(), reason.to_owned()], count))
+        });
+        families.labelled(&table::STALE, stale);
         let masked = rules
             .iter()
             .map(|(name, figures)| ([name.to_string()], figures.write_errors_masked));
@@ -282,7 +288,14 @@ impl Counters {
             self.sum(|counters| &counters.upstream_retries),
         );
         self.topology(families);
-        if self.shared.active().config.resilience.circuit_breaker.is_some() {
+        if self
+            .shared
+            .active()
+            .config
+            .resilience
+            .circuit_breaker
+            .is_some()
+        {
             let servers = self.shared.healths.all();
             let states = servers.iter().flat_map(|server| {
                 let now = server.circuit() as usize;

@@ -28,6 +28,8 @@ pub struct RuleFigures {
     pub shadow_mismatches: u64,
     /// See [`RuleCounters`].
     pub stale_samples: u64,
+    /// See [`RuleCounters`].
+    pub stale: [u64; 4],
 }
 
 /// What rules have counted before the policy in force.
@@ -96,6 +98,7 @@ impl RuleFigures {
             shadow_hits,
             shadow_mismatches,
             stale_samples,
+            stale,
         } = counters;
         Self {
             hits: hits.get(),
@@ -106,6 +109,7 @@ impl RuleFigures {
             shadow_hits: shadow_hits.get(),
             shadow_mismatches: shadow_mismatches.get(),
             stale_samples: stale_samples.get(),
+            stale: std::array::from_fn(|reason| stale[reason].get()),
         }
     }
 
@@ -127,6 +131,7 @@ impl RuleFigures {
             shadow_hits: f(self.shadow_hits, other.shadow_hits),
             shadow_mismatches: f(self.shadow_mismatches, other.shadow_mismatches),
             stale_samples: f(self.stale_samples, other.stale_samples),
+            stale: std::array::from_fn(|reason| f(self.stale[reason], other.stale[reason])),
         }
     }
 }

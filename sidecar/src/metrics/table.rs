@@ -87,6 +87,8 @@ metrics! {
         "As pannier_cache_requests_total, by rule. Series of a rule end when the rule is gone.";
     RULE_FILLS Counter "pannier_rule_fills_total" ["rule", "result"]
         "As pannier_cache_fills_total, by rule.";
+    STALE Counter "pannier_stale_served_total" ["rule", "reason"]
+        "Reads answered by a local entry that was not current, as stale.ifError allows: disconnected (no tracked connection), unproven (Redis was silent), unanswered (the read was sent and got no answer), refused (Redis answered that it cannot serve).";
     RULE_MASKED Counter "pannier_rule_masked_write_errors_total" ["rule"]
         "Failed writes that the app was not told of: onWriteError is Log.";
     RULES Gauge "pannier_policy_rules" []

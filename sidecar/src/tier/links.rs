@@ -5,6 +5,7 @@
 //! connection, or has not proved itself within `maxStaleness`, is not served (promises P1, P4).
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{
@@ -30,7 +31,21 @@ const SLOTS: usize = 1024;
 pub struct Links {
     slots: Box<[Slot]>,
     free: Mutex<Vec<u16>>,
+    /// Ends of proven lives, per slot; apart from what hits read.
+    ended: Box<[Mutex<VecDeque<Ended>>]>,
+    /// Counts flushes on purpose, which forget all ends.
+    purges: AtomicU64,
 }
+
+/// A life of a link in which it was proven, and until when entries could be served.
+struct Ended {
+    epoch: u32,
+    until: Tick,
+    purges: u64,
+}
+
+/// Lives that are remembered per slot.
+const REMEMBERED: usize = 16;
 
 #[derive(Default)]
 struct Slot {
@@ -54,6 +69,8 @@ impl Default for Links {
         Self {
             slots: (0..SLOTS).map(|_| Slot::default()).collect(),
             free: Mutex::new(free),
+            ended: (0..SLOTS).map(|_| Mutex::default()).collect(),
+            purges: AtomicU64::new(0),
         }
     }
 }
@@ -72,11 +89,29 @@ impl Links {
         self.slots[usize::from(origin.link)].epoch.load(Acquire) == origin.epoch
     }
 
-    /// Makes every entry of every link unservable.
+    /// Makes every entry of every link unservable, for good.
     pub fn bump_all(&self) {
         for slot in &self.slots {
             slot.epoch.fetch_add(1, AcqRel);
         }
+        // After the epochs: an end that is noted meanwhile is forgotten rather than kept by error.
+        self.purges.fetch_add(1, AcqRel);
+    }
+
+    /// When an entry of that origin could last be served coherently, if a lost or silent link, and
+    /// no flush, is the reason that it cannot be now.
+    pub fn coherent_until(&self, origin: Origin, now: Tick) -> Option<Tick> {
+        let slot = &self.slots[usize::from(origin.link)];
+        if slot.epoch.load(Acquire) == origin.epoch {
+            let until = slot.proven_until.load(Acquire);
+            return (until != 0).then_some(Tick(until).min(now));
+        }
+        let purges = self.purges.load(Acquire);
+        self.ended[usize::from(origin.link)]
+            .lock()
+            .iter()
+            .find(|end| end.epoch == origin.epoch && end.purges == purges)
+            .map(|end| end.until)
     }
 }
 
@@ -111,20 +146,42 @@ impl TierLink {
             .fetch_max((sent + max_staleness).0, AcqRel);
     }
 
-    /// Drops all its entries at once; the connection itself is not in doubt.
+    /// Drops all its entries at once, for good; the connection itself is not in doubt.
     pub fn flush(&self) {
         self.slot().epoch.fetch_add(1, AcqRel);
     }
 
-    /// The connection is lost or in doubt: drops all its entries at once. The answer is whether it
-    /// had a proof to lose.
+    /// The connection is lost or in doubt: none of its entries is current any longer. The answer is
+    /// whether it had a proof to lose.
     pub fn break_proof(&self) -> bool {
         if planted::is(Bug::Epoch) {
             return true;
         }
-        let had = self.slot().proven_until.swap(0, AcqRel) > 0;
-        self.slot().epoch.fetch_add(1, AcqRel);
-        had
+        let links = self.tier.links();
+        let purges = links.purges.load(Acquire);
+        let until = self.slot().proven_until.swap(0, AcqRel);
+        let epoch = self.slot().epoch.fetch_add(1, AcqRel);
+        if until > 0 {
+            let mut ended = links.ended[usize::from(self.slot)].lock();
+            if ended.len() == REMEMBERED {
+                ended.pop_front();
+            }
+            ended.push_back(Ended {
+                epoch,
+                until: Tick(until).min(Tick::now()),
+                purges,
+            });
+        }
+        until > 0
+    }
+
+    /// Whether the link has been without a proof for longer than it may be, `up_since` its
+    /// connection came up.
+    pub fn is_silent(&self, now: Tick, up_since: Tick, max_staleness: Duration) -> bool {
+        match self.slot().proven_until.load(Acquire) {
+            0 => now.since(up_since) > max_staleness,
+            until => now.0 >= until,
+        }
     }
 }
 

@@ -140,13 +140,7 @@ impl Health {
         }
     }
 
-    fn open(
-        &self,
-        cold: &mut Cold,
-        limits: CircuitBreaker,
-        why: &str,
-        random: u32,
-    ) -> Duration {
+    fn open(&self, cold: &mut Cold, limits: CircuitBreaker, why: &str, random: u32) -> Duration {
         // Longer by up to a quarter, so that the probes of many pods do not come in step.
         let open_for = limits.open_for.0;
         let open_for = open_for + (open_for / 4).mul_f64(f64::from(random) / f64::from(u32::MAX));

@@ -120,6 +120,8 @@ pub struct Link {
     pub fills: Cell<bool>,
     /// Its end need not wait for a connection attempt or a pause.
     stopped: Notify,
+    /// When its connection came up.
+    pub up_since: Cell<Tick>,
     /// Its next connection carries the probe of a circuit that is half open.
     probes: Cell<bool>,
 }
@@ -174,6 +176,7 @@ impl Link {
             patient: Cell::new(false),
             fills: Cell::new(false),
             stopped: Notify::new(),
+            up_since: Cell::default(),
             probes: Cell::new(false),
         });
         tokio::task::spawn_local(Rc::clone(&link).run());
@@ -183,7 +186,8 @@ impl Link {
     /// Where the link stands. While the circuit is open it is down, whatever its connection does.
     pub fn status(&self) -> Status {
         let status = self.core.borrow().status.clone();
-        if self.is_cut_off() && matches!(status, Status::Up | Status::Connecting | Status::Down(_)) {
+        if self.is_cut_off() && matches!(status, Status::Up | Status::Connecting | Status::Down(_))
+        {
             return Status::Down(self.health.borrow().words().into());
         }
         status
@@ -492,7 +496,9 @@ impl Link {
     fn note_failure(&self, lost: &Lost) {
         let breaker = self.worker.active().config.resilience.circuit_breaker;
         let why = lost.to_string();
-        self.health.borrow().failed(breaker, &why, self.worker.random());
+        self.health
+            .borrow()
+            .failed(breaker, &why, self.worker.random());
     }
 
     /// Another server may have taken its place, at another address.
@@ -549,7 +555,8 @@ impl Link {
             };
             let random = self.worker.random();
             let outcome = result.as_ref().map(|&()| ()).map_err(String::as_str);
-            self.health.borrow()
+            self.health
+                .borrow()
                 .probed(resilience.circuit_breaker, outcome, random);
             if let Err(why) = result {
                 return Err(Lost::Unavailable(why.into()));
@@ -560,6 +567,7 @@ impl Link {
 
     fn came_up(&self, tracking_refused: Option<&str>) {
         self.worker.counters.upstream_connects.inc();
+        self.up_since.set(Tick::now());
         {
             let mut core = self.core.borrow_mut();
             core.status = Status::Up;

@@ -44,6 +44,7 @@ pub(super) fn check_names(rules: &[Rule], problems: &mut Problems) {
 /// Checks one rule; its pattern when that can be read.
 pub(super) fn check(index: usize, rule: &Rule, problems: &mut Problems) -> Option<Pattern> {
     check_spans(index, rule, problems);
+    refuse_stale(index, rule, problems);
     match rule.cache {
         CacheMode::Bypass | CacheMode::Deny => refuse_untouched(index, rule, problems),
         CacheMode::RemoteOnly => refuse_local(index, rule, problems),
@@ -73,6 +74,7 @@ fn check_spans(index: usize, rule: &Rule, problems: &mut Problems) {
         ("ttl", rule.ttl),
         ("localTtl", rule.local_ttl),
         ("negativeTtl", rule.negative_ttl),
+        ("stale.ifError", if_error(rule)),
     ] {
         if let Some(span) = span {
             check_ttl(place(index, rule, field), span, problems);
@@ -154,6 +156,18 @@ fn refuse_remote(index: usize, rule: &Rule, problems: &mut Problems) {
             format!("with `cache: LocalOnly` an entry has one life, and ttl says {ttl}"),
             "remove localTtl",
         );
+    }
+}
+
+fn if_error(rule: &Rule) -> Option<Span> {
+    rule.stale.and_then(|stale| stale.if_error)
+}
+
+/// Only what is kept on behalf of Redis can be served in its place.
+fn refuse_stale(index: usize, rule: &Rule, problems: &mut Problems) {
+    if let Some(span) = if_error(rule).filter(|_| rule.cache != CacheMode::Both) {
+        let what = "only with `cache: Both` is there a local entry to serve while Redis fails";
+        refuse(place(index, rule, "stale.ifError"), span, what, problems);
     }
 }
 

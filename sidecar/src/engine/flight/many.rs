@@ -4,6 +4,7 @@ use std::{cell::Cell, rc::Rc};
 
 use policy::matcher::RuleId;
 
+use super::super::stale;
 use super::{
     super::{
         Flow, Turn,
@@ -12,6 +13,7 @@ use super::{
     },
     Keep, Question, Waiter, ask_again, prefixed, tracked, waiter, watch,
 };
+use crate::metrics::Stale;
 use crate::{
     client::session::{Lane, Session, Touches},
     clock::Tick,
@@ -158,6 +160,9 @@ impl ManyRead {
     /// The values have come.
     pub fn values(&self, link: &Link, frame: &[u8]) {
         let worker = link.worker();
+        if stale::cannot_serve(frame) && self.is_stale(worker, Stale::Refused) {
+            return self.cancel(worker);
+        }
         let value = Value::read(frame);
         let items = value
             .as_ref()
@@ -189,10 +194,13 @@ impl ManyRead {
                     Verdict::Suspect => {}
                 },
                 // MGET answers null for a key of another type as well.
-                _ => worker
-                    .shared
-                    .tier
-                    .pass_by(at, token, self.origin.link, None),
+                _ => {
+                    let tier = &worker.shared.tier;
+                    tier.pass_by(at, token, self.origin.link, None);
+                    if !is_error(frame) {
+                        tier.forget(at);
+                    }
+                }
             }
         }
         self.waiter
@@ -229,21 +237,47 @@ impl ManyRead {
         audit::check(link, &audit, &frame)
     }
 
-    /// No values will come over this link.
-    pub fn lost(&self, worker: &Rc<Worker>, lost: &Lost) {
+    fn cancel(&self, worker: &Worker) {
         for key in &self.keys {
             if let Some(token) = key.token {
-                worker.shared.tier.cancel_fill(
-                    Lookup {
-                        db: self.db,
-                        key: &key.key,
-                    },
-                    token,
-                );
+                let at = Lookup {
+                    db: self.db,
+                    key: &key.key,
+                };
+                worker.shared.tier.cancel_fill(at, token);
             }
         }
+    }
+
+    fn words(&self) -> Vec<&[u8]> {
         let mut words: Vec<&[u8]> = vec![b"MGET"];
         words.extend(self.keys.iter().map(|key| &*key.key));
+        words
+    }
+
+    /// Answers with stale values, where the rules allow it.
+    fn is_stale(&self, worker: &Rc<Worker>, reason: Stale) -> bool {
+        let Waiter {
+            client,
+            number,
+            command,
+            part: None,
+            ..
+        } = &self.waiter
+        else {
+            return false;
+        };
+        let words = self.words();
+        stale::answer_waiting(worker, client, *number, *command, self.db, &words, reason)
+    }
+
+    /// No values will come over this link.
+    pub fn lost(&self, worker: &Rc<Worker>, lost: &Lost) {
+        self.cancel(worker);
+        if self.is_stale(worker, Stale::Unanswered) {
+            return;
+        }
+        let words = self.words();
         let Waiter {
             client,
             number,
