@@ -12,3 +12,5 @@ mod circuit;
 mod offline_queue;
 #[path = "resilience/reconnect.rs"]
 mod reconnect;
+#[path = "resilience/stale.rs"]
+mod stale;

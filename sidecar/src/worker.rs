@@ -26,6 +26,8 @@ use crate::{
 
 /// Bytes read from one socket at a time.
 const SCRATCH: usize = 64 * 1024;
+/// Where invalidations are not to be had, they are asked for again after so long.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// Keys that wait to be touched in Redis; more are hot enough to come again.
 const TOUCHES: usize = 256;
 /// Key of the proof; it never exists.
@@ -354,11 +356,29 @@ impl Worker {
         }
     }
 
+    /// A lone server answered that it is a replica now: its invalidations prove nothing about the
+    /// primary. The tracked link asks for its role again.
+    #[cold]
+    pub fn was_demoted(&self, link: &Link) {
+        if let Some(set) = self.servers.links(&link.server, link.handshake.db)
+            && let Some(tracked) = set.tracked_link()
+            && tracked.fills.get()
+            && !self.fails_over()
+        {
+            tracked.leave();
+        }
+    }
+
     /// A link has lost its connection, or did not get one.
     pub fn link_went_down(&self, link: &Link, lost: &Lost) {
         if link.role == Role::Tracked {
             // Once per connection that was lost, not per attempt to get a new one.
-            if link.fills.replace(false) {
+            let filled = link.fills.replace(false);
+            if !filled && *lost == Lost::Demoted {
+                // Asks again whether invalidations can be had.
+                return;
+            }
+            if filled {
                 self.counters.flushes[Flush::LinkLost as usize].inc();
                 if !self.another_fills() {
                     self.shared
@@ -531,6 +551,13 @@ impl Worker {
                 link.check_timeout(now);
             }
             if let Some(link) = set.tracked_link()
+                && link.is_up()
+                && !link.fills.get()
+                && self.wants_tracking()
+                && now.since(link.up_since.get()) > ASK_AGAIN
+            {
+                link.leave();
+            } else if let Some(link) = set.tracked_link()
                 && link.is_up()
                 && link.fills.get()
             {

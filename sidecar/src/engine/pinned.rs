@@ -199,7 +199,7 @@ fn take_link(
         }
         Status::NoDatabase | Status::Closed => {
             set.unpin(&link, false);
-            Err(Some("the connection was closed".into()))
+            Err(Some(link.why_ended()))
         }
     }
 }

@@ -185,6 +185,9 @@ fn client_answered(
         ..
     } = target;
     let failed = is_error(frame);
+    if failed && frame.starts_with(b"-READONLY") {
+        worker.was_demoted(link);
+    }
     let told = failed.then(|| pinned::elsewhere(link, frame)).flatten();
     let frame = told.as_deref().unwrap_or(frame);
     // A blocking command takes as long as it was asked to.

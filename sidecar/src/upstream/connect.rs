@@ -235,6 +235,21 @@ impl Endpoint {
                         answer: self.without_secrets(text),
                     });
                 }
+                (Value::Error(text), _) if text.starts_with(b"ERR max number of clients") => {
+                    return Err(ConnectError::Refused {
+                        command: "the connection",
+                        answer: self.without_secrets(text),
+                    });
+                }
+                // RESP2 only: everything passes, but no invalidation can come.
+                (Value::Error(text), OnError::Fail)
+                    if step.command == "HELLO"
+                        && wanted.tracking
+                        && (text.starts_with(b"ERR unknown command")
+                            || text.starts_with(b"NOPROTO")) =>
+                {
+                    tracking_refused = Some(format!("HELLO 3: {}", self.without_secrets(text)));
+                }
                 (Value::Error(_), OnError::Ignore) => {}
                 // A refusal that passes: the next attempt may get what it asks for.
                 (Value::Error(text), OnError::NoTracking) if passes(text) => {

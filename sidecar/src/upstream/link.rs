@@ -122,6 +122,8 @@ pub struct Link {
     stopped: Notify,
     /// When its connection came up.
     pub up_since: Cell<Tick>,
+    /// Why it has ended.
+    ended: RefCell<Option<Rc<str>>>,
     /// Its next connection carries the probe of a circuit that is half open.
     probes: Cell<bool>,
 }
@@ -177,6 +179,7 @@ impl Link {
             fills: Cell::new(false),
             stopped: Notify::new(),
             up_since: Cell::default(),
+            ended: RefCell::default(),
             probes: Cell::new(false),
         });
         tokio::task::spawn_local(Rc::clone(&link).run());
@@ -385,6 +388,12 @@ impl Link {
         self.wake();
     }
 
+    /// Why it has ended, for who waited for it.
+    pub fn why_ended(&self) -> Rc<str> {
+        let ended = self.ended.borrow().clone();
+        ended.unwrap_or_else(|| "the connection was closed".into())
+    }
+
     fn wake(&self) {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
@@ -423,9 +432,14 @@ impl Link {
                 }
                 Err(lost) => lost,
             };
-            self.worker.counters.upstream_errors.inc();
+            if lost != Lost::Demoted {
+                self.worker.counters.upstream_errors.inc();
+            }
             let was_up = self.core.borrow().status == Status::Up;
-            if !matches!(lost, Lost::Closed | Lost::NoDatabase(_)) {
+            if !matches!(
+                lost,
+                Lost::Closed | Lost::Replaced | Lost::Demoted | Lost::NoDatabase(_)
+            ) {
                 self.note_failure(&lost);
             }
             if self.went_down(&lost) {
@@ -596,6 +610,9 @@ impl Link {
             || matches!(lost, Lost::NoDatabase(_)) && !self.worker.is_default(self.handshake.db);
         if *lost == Lost::Replaced {
             self.hand_over();
+        }
+        if ends {
+            *self.ended.borrow_mut() = Some(lost.to_string().into());
         }
         let failed = self.keep_repeatable(lost, ends);
         for (pending, was_sent) in failed {
