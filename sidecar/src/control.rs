@@ -87,6 +87,10 @@ where
         }
         let [a, b, c, d, ..] = random.hash_one(attempt).to_le_bytes();
         sleep(backoff.next(u32::from_le_bytes([a, b, c, d]))).await;
+        // While the circuit is open nothing is sent, not by us either.
+        while inquiry.shared.healths.is_cut_off() {
+            sleep(Duration::from_millis(200)).await;
+        }
     }
 }
 

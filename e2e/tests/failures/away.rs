@@ -52,7 +52,8 @@ fn f02_redis_is_restarted_empty() {
     server.restart();
     until_works(&mut app);
     assert_eq!(app.run("GET c:1"), "(nil)", "nothing of before is served");
-    sidecar.until_hit(&mut app, "GET c:1 ".trim());
+    assert_eq!(app.run("SET c:1 new"), "OK");
+    sidecar.until_hit(&mut app, "GET c:1");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::{
     client::{Client, session::Session},
     command::CommandId,
     metrics::Stale,
-    resp::write::Reply,
+    resp::{reply::integer, write::Reply},
     tier::{Lookup, Query, StaleBound},
     worker::Worker,
 };
@@ -201,7 +201,11 @@ pub fn read_value(
     count(worker, rule, reason);
     let active = worker.active();
     let name = active.policy.get(rule).map(|rule| &*rule.name);
-    introspect::write_read(&value, name, "stale", None, reply);
+    let mut ttl = Vec::new();
+    let mut inner = Reply::new(&mut ttl, reply.proto);
+    let tier = &worker.shared.tier;
+    tier.read_stale(at, Query::Pttl, bound, now, &mut inner);
+    introspect::write_read(&value, name, "stale", integer(&ttl), reply);
     true
 }
 

@@ -243,6 +243,12 @@ impl Healths {
         all.values().filter_map(Weak::upgrade).collect()
     }
 
+    /// Whether nothing may be sent to any of them.
+    pub fn is_cut_off(&self) -> bool {
+        let all = self.all();
+        !all.is_empty() && all.iter().all(|server| server.is_cut_off())
+    }
+
     /// Times that any circuit has opened.
     pub fn opened(&self) -> u64 {
         let now: u64 = self.all().iter().map(|server| server.opened()).sum();
