@@ -14,8 +14,8 @@ pub use self::sessions::{ResolvedSessions, resolve_sessions};
 use crate::{
     cache_tier::{
         CacheMode, CacheTierSpec, Caching, CircuitBreaker, Coherence, Engine, Environment,
-        Keyspace, Local, LocalMode, MaxmemoryPolicy, OfflineQueue, OnWriteError, Redis, Resilience, Rule,
-        Sidecar, Topology, Ttl,
+        Keyspace, Local, LocalMode, MaxmemoryPolicy, OfflineQueue, OnWriteError, Redis, Resilience,
+        Rule, Sidecar, Topology, Ttl,
     },
     preset::{self, Preset},
 };
