@@ -20,7 +20,8 @@ use crate::{
     planted::{self, Bug},
     state::{Active, CoherenceState, Connection, Shared},
     upstream::{
-        Endpoint, Link, Lost, Role, Server, Servers, Status, announce, health::Health, tls::TlsSettings,
+        Endpoint, Link, Lost, Role, Server, Servers, Status, announce, health::Health,
+        tls::TlsSettings,
     },
 };
 
