@@ -83,12 +83,12 @@ fn s2_9_an_open_circuit_sends_nothing_and_one_probe_closes_it() {
     let sidecar = Sidecar::start(&breaking(refuser.port, "3s"));
     until_circuit(&sidecar, "open");
     let mut app = sidecar.connect();
-    let refused = app.run("SET k v").to_string();
+    let reply = app.run("SET k v").to_string();
     assert!(
-        refused.starts_with(
+        reply.starts_with(
             "-ERR redis is unavailable, the command was not executed: the circuit is open: nothing is sent for another "
         ),
-        "{refused}"
+        "{reply}"
     );
     // Those that were under way when it opened are over; from here on nobody connects.
     wait::until_true("connecting has ended", || {

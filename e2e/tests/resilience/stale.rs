@@ -43,17 +43,17 @@ fn s0_14_p6_no_read_of_a_cached_key_fails_when_redis_is_killed_under_load() {
             thread::spawn(move || {
                 let mut app = Wire::connect(address);
                 let end = Instant::now() + Duration::from_secs(3);
-                let (mut reads, mut failed) = (0_u64, Vec::new());
+                let (mut reads, mut failed) = (0_usize, Vec::new());
                 while Instant::now() < end {
-                    let key = (reads as usize * 7 + reader) % KEYS;
+                    let key = (reads * 7 + reader) % KEYS;
                     let other = (key + 1) % KEYS;
                     for (command, right) in [
                         (format!("GET s:{key}"), "v"),
                         (format!("MGET s:{key} s:{other}"), "[v v]"),
                         (format!("STRLEN s:{key}"), "1"),
                     ] {
-                        let reply = app.run(&command);
-                        if reply.to_string() != right {
+                        let reply = app.run(&command).to_string();
+                        if reply != right {
                             failed.push(format!("{command}: {reply}"));
                         }
                         reads += 1;
@@ -142,7 +142,7 @@ fn p1_never_after_a_change_was_announced_or_a_write_was_tried() {
     }
     assert!(app.run("MGET s:kept s:tried").is_error());
     assert_eq!(app.run("GET s:kept"), "v");
-    assert_eq!(app.run("PTTL s:kept").to_string().starts_with('-'), true);
+    assert_eq!(app.run("PTTL s:kept"), "-1");
 }
 
 #[test]

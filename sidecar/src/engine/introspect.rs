@@ -143,26 +143,8 @@ fn answerer(turn: &Turn<'_>, session: &Session, key: &[u8]) -> (&'static str, St
         let reason = format!("{reason}; {entry} local entry would answer");
         return ("redis", reason, None);
     }
-    if let Some(reason) = stale::outage(worker, session.db, key)
-        && let Some(bound) = policy.find(key).and_then(|id| stale::bound(worker, id))
-        && let Some(left) = worker.shared.tier.peek_stale(
-            Lookup {
-                db: session.db,
-                key,
-            },
-            bound,
-            now,
-        )
-    {
-        let reason = STALES[reason as usize];
-        return (
-            "stale",
-            format!(
-                "redis is out ({reason}); the rule allows to serve the last known value for another {} ms",
-                left.as_millis()
-            ),
-            None,
-        );
+    if let Some(reason) = why_stale(turn, session, key, now) {
+        return ("stale", reason, None);
     }
     if let CoherenceState::Degraded(why) = worker.shared.upstream.facts().coherence {
         return ("redis", format!("the local tier is off: {why}"), None);
@@ -172,6 +154,23 @@ fn answerer(turn: &Turn<'_>, session: &Session, key: &[u8]) -> (&'static str, St
         session,
         "there is no local entry: the next read asks and keeps the answer",
     )
+}
+
+/// Why a value that need not be current would be served, if it would.
+fn why_stale(turn: &Turn<'_>, session: &Session, key: &[u8], now: Tick) -> Option<String> {
+    let worker = turn.worker;
+    let reason = stale::outage(worker, session.db, key)?;
+    let bound = stale::bound(worker, turn.active.policy.find(key)?)?;
+    let at = Lookup {
+        db: session.db,
+        key,
+    };
+    let left = worker.shared.tier.peek_stale(at, bound, now)?;
+    Some(format!(
+        "redis is out ({}); the rule allows to serve the last known value for another {} ms",
+        STALES[reason as usize],
+        left.as_millis()
+    ))
 }
 
 fn redis_or_memory(

@@ -273,7 +273,7 @@ mod tests {
         failures: 3,
         open_for: Span::from_millis(20),
     });
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const PATIENCE: Duration = Duration::from_mins(1);
 
     fn opened() -> Arc<Health> {
         let server = Healths::default().get("redis:6379");

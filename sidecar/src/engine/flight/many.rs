@@ -187,20 +187,19 @@ impl ManyRead {
                 sent: self.sent,
                 watch: key.watch,
             };
-            match items.get(index) {
-                Some(Value::Text(text)) => match self.check(link, key, token, text) {
-                    Verdict::Keep => keep.fill(worker, token, key.pttl.get(), Body::Text(text)),
-                    Verdict::Leave => worker.shared.tier.cancel_fill(at, token),
-                    Verdict::Suspect => {}
-                },
+            let Some(Value::Text(text)) = items.get(index) else {
                 // MGET answers null for a key of another type as well.
-                _ => {
-                    let tier = &worker.shared.tier;
-                    tier.pass_by(at, token, self.origin.link, None);
-                    if !is_error(frame) {
-                        tier.forget(at);
-                    }
+                let tier = &worker.shared.tier;
+                tier.pass_by(at, token, self.origin.link, None);
+                if !is_error(frame) {
+                    tier.forget(at);
                 }
+                continue;
+            };
+            match self.check(link, key, token, text) {
+                Verdict::Keep => keep.fill(worker, token, key.pttl.get(), Body::Text(text)),
+                Verdict::Leave => worker.shared.tier.cancel_fill(at, token),
+                Verdict::Suspect => {}
             }
         }
         self.waiter
