@@ -48,6 +48,7 @@ check: ## Check formatting, lints, licences and the fast tests (no servers)
 
 bench: ## Measure side by side with named peers and print one table
 	cargo build --release -p pannier-sidecar
+	cargo build --release -p pannier-sidecar --features without-guards --target-dir target/without-guards
 	cargo run --quiet --release -p pannier-bench
 
 fmt: ## Format all code

@@ -8,6 +8,7 @@
     reason = "counts of commands and bytes lie far below 2^52, and rates are positive"
 )]
 
+mod cluster;
 mod failure;
 mod load;
 mod machine;
@@ -59,6 +60,9 @@ struct Options {
     /// The sidecar to measure instead of the one built beside the bench.
     #[arg(long)]
     sidecar: Option<PathBuf>,
+    /// A sidecar built with `--features without-guards`, to measure what the guards of a hit cost.
+    #[arg(long, default_value = "target/without-guards/release/pannier-sidecar")]
+    unguarded: PathBuf,
     /// Pins no process; otherwise the process under test has core 0 and everything else core 1.
     #[arg(long)]
     no_pin: bool,
@@ -73,7 +77,9 @@ enum Part {
     Floor,
     Redis,
     Hit,
+    Unguarded,
     Pass,
+    Cluster,
     Prefix,
     Miss,
     Twemproxy,
@@ -96,7 +102,9 @@ impl Part {
             Self::Floor => Kind::Floor,
             Self::Redis => Kind::Redis,
             Self::Hit => Kind::Hit,
+            Self::Unguarded => Kind::Unguarded,
             Self::Pass => Kind::Pass,
+            Self::Cluster => Kind::Cluster,
             Self::Prefix => Kind::Prefix,
             Self::Miss => Kind::Miss,
             Self::Twemproxy => Kind::Twemproxy,
@@ -228,6 +236,8 @@ fn open_lab(options: &Options) -> Outcome<Lab> {
         tools,
         folder,
         sidecar,
+        unguarded: sidecar::binary(Some(options.unguarded.clone()))
+            .map_err(|failure| failure.to_string()),
         target_core,
         load_core,
         backend,

@@ -32,7 +32,9 @@ const MIB: f64 = 1024.0 * 1024.0;
 const FLOOR: &str = "floor";
 const REDIS: &str = "redis-server";
 const HIT: &str = "pannier hit";
+const UNGUARDED: &str = "pannier hit, unguarded build";
 const PASS: &str = "pannier pass-through";
+const CLUSTER: &str = "pannier pass-through, 3 shards";
 const TWEMPROXY: &str = "twemproxy";
 
 /// The whole report.
@@ -187,6 +189,18 @@ fn goals(text: &mut String, results: &Results) {
     goals.line(
         "pass-through ≤ 0.6 × twemproxy at pipeline 16",
         at_most(PASS, TWEMPROXY, 16, 0.6),
+    );
+    for depth in [1, 16] {
+        goals.line(
+            &format!(
+                "pass-through over a cluster of 3 shards ≤ 1.3 × standalone at pipeline {depth}"
+            ),
+            at_most(CLUSTER, PASS, depth, 1.3),
+        );
+    }
+    goals.line(
+        "guards of coherence ≤ 5 % of a hit at pipeline 50",
+        at_most(HIT, UNGUARDED, 50, 1.05),
     );
     for verb in ["hit", "pass-through"] {
         let same =

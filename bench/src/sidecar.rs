@@ -21,6 +21,8 @@ pub struct Settings {
     pub memory: &'static str,
     /// `keyspace.prefix`.
     pub prefix: &'static str,
+    /// Whether that Redis is a node of a cluster.
+    pub cluster: bool,
     /// Core to run on.
     pub core: Core,
 }
@@ -33,6 +35,7 @@ impl Settings {
             rules: 50,
             memory: "64Mi",
             prefix: "",
+            cluster: false,
             core,
         }
     }
@@ -42,11 +45,18 @@ impl Settings {
         let mut text = format!(
             "tier: bench/bench\n\
              keyspace:\n  prefix: \"{}\"\n\
-             upstream:\n  host: 127.0.0.1\n  port: {}\n\
+             upstream:\n  mode: {}\n  host: 127.0.0.1\n  port: {}\n\
              local:\n  memory: {}\n\
              sidecar:\n  maxClients: 12000\n\
              rules:\n",
-            self.prefix, self.upstream, self.memory
+            self.prefix,
+            if self.cluster {
+                "Cluster"
+            } else {
+                "Standalone"
+            },
+            self.upstream,
+            self.memory
         );
         for n in 1..self.rules {
             let pattern = match n % 2 {

@@ -1,6 +1,6 @@
 //! The servers that are measured side by side, and how each is started.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::failure::{Failure, Outcome};
 use crate::load::{KEYS, VALUE_BYTES};
@@ -28,8 +28,12 @@ pub enum Kind {
     Redis,
     /// Sidecar, every key in the local tier.
     Hit,
+    /// The same, built without the guards of coherence.
+    Unguarded,
     /// Sidecar, keys of no rule.
     Pass,
+    /// Sidecar in front of a cluster of three shards, keys of no rule.
+    Cluster,
     /// Sidecar with a keyspace prefix, keys of no rule.
     Prefix,
     /// Sidecar, a tier far too small: miss, fetch, fill, evict.
@@ -42,11 +46,13 @@ pub enum Kind {
 
 impl Kind {
     /// In the order of the table.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Floor,
         Self::Redis,
         Self::Hit,
+        Self::Unguarded,
         Self::Pass,
+        Self::Cluster,
         Self::Prefix,
         Self::Miss,
         Self::Twemproxy,
@@ -59,7 +65,9 @@ impl Kind {
             Self::Floor => "floor",
             Self::Redis => "redis-server",
             Self::Hit => "pannier hit",
+            Self::Unguarded => "pannier hit, unguarded build",
             Self::Pass => "pannier pass-through",
+            Self::Cluster => "pannier pass-through, 3 shards",
             Self::Prefix => "pannier pass-through, prefix",
             Self::Miss => "pannier miss + fill",
             Self::Twemproxy => "twemproxy",
@@ -77,6 +85,8 @@ pub struct Lab {
     pub folder: Folder,
     /// The sidecar, or why there is none.
     pub sidecar: Result<PathBuf, String>,
+    /// The same without guards, or why there is none.
+    pub unguarded: Result<PathBuf, String>,
     /// Core of the process under test.
     pub target_core: Core,
     /// Core of everything else.
@@ -100,6 +110,8 @@ pub struct Target {
     pub prefix: &'static str,
     /// Whether the share of hits is worth reporting.
     pub caches: bool,
+    /// Servers of its own that run as long as it does.
+    pub behind: Vec<Process>,
 }
 
 /// Starts a Redis without persistence.
@@ -109,10 +121,22 @@ pub fn start_redis(
     folder: &Folder,
     core: Core,
 ) -> Outcome<(Process, u16)> {
+    start_redis_with(name, tools, folder, core, &[])
+}
+
+/// The same with further settings.
+pub fn start_redis_with(
+    name: &str,
+    tools: &Tools,
+    folder: &Folder,
+    core: Core,
+    more: &[&str],
+) -> Outcome<(Process, u16)> {
     let port = free_port()?;
-    let args = [
+    let port_text = port.to_string();
+    let mut args = vec![
         "--port",
-        &port.to_string(),
+        &port_text,
         "--bind",
         "127.0.0.1",
         "--save",
@@ -124,6 +148,7 @@ pub fn start_redis(
         "--loglevel",
         "warning",
     ];
+    args.extend_from_slice(more);
     let mut process = Process::start(name, &tools.redis(&args, core), folder.path())?;
     process.wait_for_port(port)?;
     Ok((process, port))
@@ -152,6 +177,22 @@ impl Lab {
                 Ok(target(kind, process, port, MATCHED))
             }
             Kind::Hit => self.start_sidecar(kind.label(), &plain, MATCHED),
+            Kind::Unguarded => {
+                let binary = self.unguarded.clone().map_err(Failure::Missing)?;
+                self.start_binary(&binary, kind.label(), &plain, MATCHED)
+            }
+            Kind::Cluster => {
+                let (behind, port) =
+                    crate::cluster::start(3, &self.tools, &self.folder, self.load_core)?;
+                let settings = Settings {
+                    upstream: port,
+                    cluster: true,
+                    ..plain
+                };
+                let mut target = self.start_sidecar(kind.label(), &settings, UNMATCHED)?;
+                target.behind = behind;
+                Ok(target)
+            }
             Kind::Pass => self.start_sidecar(kind.label(), &plain, UNMATCHED),
             Kind::Prefix => {
                 let settings = Settings {
@@ -201,9 +242,22 @@ impl Lab {
         settings: &Settings,
         prefix: &'static str,
     ) -> Outcome<Target> {
+        self.start_binary(self.binary()?, label, settings, prefix)
+    }
+
+    fn start_binary(
+        &self,
+        binary: &Path,
+        label: &str,
+        settings: &Settings,
+        prefix: &'static str,
+    ) -> Outcome<Target> {
         let name = label.replace([' ', ','], "-");
-        let sidecar = Sidecar::start(&name, self.binary()?, settings, &self.folder)?;
+        let sidecar = Sidecar::start(&name, binary, settings, &self.folder)?;
         let mut client = Client::connect(sidecar.port)?;
+        if settings.cluster {
+            client.load(prefix, KEYS, VALUE_BYTES)?;
+        }
         client.read_all(prefix, KEYS)?;
         let caches = prefix == MATCHED;
         if caches && settings.memory != TINY {
@@ -219,6 +273,7 @@ impl Lab {
             port,
             prefix,
             caches,
+            behind: Vec::new(),
         })
     }
 
@@ -299,5 +354,6 @@ fn target(kind: Kind, process: Process, port: u16, prefix: &'static str) -> Targ
         port,
         prefix,
         caches: false,
+        behind: Vec::new(),
     }
 }

@@ -261,8 +261,8 @@ impl Tier {
     #[inline]
     fn may_serve(&self, entry: &Entry, at: Lookup<'_>, now: Tick) -> bool {
         entry.is(at)
-            && self.links.may_serve(entry.origin(), now)
-            && now.millis() < entry.deadline_ms()
+            && (cfg!(feature = "without-guards")
+                || self.links.may_serve(entry.origin(), now) && now.millis() < entry.deadline_ms())
     }
 
     /// Takes a token for a read of `key` that is about to be sent over `origin`'s link; `None` while a write of the key
