@@ -161,8 +161,9 @@ pub fn send_part(
     let link = set.plain(turn.worker, session.proto);
     match prepared {
         Ok(mut command) => {
+            let number = part.number();
             command.after.part = Some(part);
-            send(turn, request, link, 0, command);
+            send(turn, request, link, number, command);
         }
         Err(error) => part.answer(turn.worker, |out| {
             Reply::new(out, session.proto).error(error);

@@ -101,6 +101,11 @@ impl Gather {
 }
 
 impl Part {
+    /// The slot of the whole command in its client.
+    pub fn number(&self) -> u64 {
+        self.gather.number
+    }
+
     /// The reply has come.
     pub fn answer(&self, worker: &Worker, write: impl FnOnce(&mut Vec<u8>)) {
         let gather = &self.gather;

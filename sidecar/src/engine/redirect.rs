@@ -192,7 +192,18 @@ fn send(link: &Link, target: Target, repeatable: bool, bytes: &[u8]) {
 }
 
 fn put(target: &Target, lane: Lane) {
-    if let Target::Client(ClientTarget { client, number, .. }) = target {
+    if let Target::Client(ClientTarget {
+        client,
+        number,
+        after,
+        ..
+    }) = target
+    {
+        let is_share = after.as_ref().is_some_and(|after| after.part.is_some());
+        let lane = match lane {
+            Lane::Plain(_) if is_share => Lane::Spread,
+            lane => lane,
+        };
         client.session.borrow_mut().put(*number, lane);
     }
 }
@@ -228,16 +239,11 @@ fn hold(link: &Link, target: Target, repeatable: bool, hops: u8, bytes: Vec<u8>)
     None
 }
 
-/// Shares of a spread command are not: whatever overlaps waits for all of them.
 fn is_followed(target: &Target) -> bool {
     let Target::Client(target) = target else {
         return false;
     };
-    let is_share = target
-        .after
-        .as_ref()
-        .is_some_and(|after| after.part.is_some());
-    !is_share && target.client.session.borrow().is_followed(target.number)
+    target.client.session.borrow().is_followed(target.number)
 }
 
 fn pause(worker: &Worker, hops: u8) -> Duration {
