@@ -27,6 +27,11 @@ fn every_metric_of_the_table_is_shown_with_its_labels() {
     let get = CommandId::Get as usize;
     shared.counters[0].commands[get].outcomes[Outcome::Ok as usize].inc();
     shared.counters[0].commands[get].duration.observe(1, 1);
+    // Shown once the server has said them.
+    shared.upstream.update(|facts| {
+        facts.tracking_table.keys = Some(1);
+        facts.tracking_table.max_keys = Some(2);
+    });
     let counters = Counters {
         shared,
         descriptions: Vec::new(),
