@@ -1,8 +1,9 @@
 //! `make soak`: the history checker for as long as it takes to judge a million reads of each
 //! topology, with a table that can be pasted into docs/checker.md.
 //!
-//! `PANNIER_SEED` replays a run, `PANNIER_SCHEDULE` picks schedules by name, `PANNIER_SPAN_MS` is how
-//! long each one's faults happen, `PANNIER_SOAK_READS` how many reads are wanted.
+//! `PANNIER_SEED` replays a run, `PANNIER_TOPOLOGY` and `PANNIER_SCHEDULE` pick by name,
+//! `PANNIER_SPAN_MS` is how long each schedule's faults happen, `PANNIER_SOAK_READS` how many reads
+//! are wanted.
 
 use std::{
     fmt::Write as _,
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
     let wanted = number("PANNIER_SOAK_READS", READS);
     let only = std::env::var("PANNIER_SCHEDULE").unwrap_or_default();
     let begun = Instant::now();
-    for topology in TOPOLOGIES {
+    for topology in topologies() {
         let rounds = u64::try_from(topology.schedules.len()).unwrap_or(0) * (span + 1_500) / 60_000;
         println!(
             "{}: {} schedules, about {} min per round, rounds until {wanted} reads are judged; PANNIER_SEED={seed}",
@@ -53,7 +54,7 @@ fn main() -> ExitCode {
         "| topology | schedules run | reads judged | during a write of the same key | staleness p99 in health | p99 of all | highest | violations |\n|---|---|---|---|---|---|---|---|\n",
     );
     let mut clean = true;
-    for topology in TOPOLOGIES {
+    for topology in topologies() {
         let sum = soak(topology, seed, Duration::from_millis(span), wanted, &only);
         clean &= sum.verdict.is_clean();
         let _ = writeln!(table, "{}", row(topology, &sum));
@@ -68,6 +69,13 @@ fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn topologies() -> impl Iterator<Item = &'static Topology> {
+    let only = std::env::var("PANNIER_TOPOLOGY").unwrap_or_default();
+    TOPOLOGIES
+        .iter()
+        .filter(move |topology| topology.name.contains(&only))
 }
 
 /// Plays all schedules again and again, each time with another seed.

@@ -33,6 +33,9 @@ pub const SCHEDULES: &[Schedule] = &[
         .times(4),
 ];
 
+/// Sentinels do not replace a primary again within twice their `failover-timeout` of 3 s.
+const BETWEEN: u64 = 6_500;
+
 const fn on(schedule: Schedule) -> Schedule {
     schedule.on(sentinel)
 }
@@ -69,6 +72,7 @@ fn planned(stage: &mut Stage) {
 }
 
 fn killed(stage: &mut Stage) {
+    stage.pass(300, 500);
     while stage.goes_on() {
         stage.losing(|stage| {
             let set = stage.servers.sentinel();
@@ -78,12 +82,13 @@ fn killed(stage: &mut Stage) {
             set.restart(old);
             until_follower(stage, old);
         });
-        stage.pass(1_000, 1_500);
+        stage.pass(BETWEEN, BETWEEN + 500);
         stage.servers.sentinel().until_watched();
     }
 }
 
 fn stopped(stage: &mut Stage) {
+    stage.pass(300, 500);
     while stage.goes_on() {
         stage.losing(|stage| {
             let set = stage.servers.sentinel();
@@ -94,7 +99,7 @@ fn stopped(stage: &mut Stage) {
             set.resume(old);
             until_follower(stage, old);
         });
-        stage.pass(1_000, 1_500);
+        stage.pass(BETWEEN, BETWEEN + 500);
         stage.servers.sentinel().until_watched();
     }
 }
