@@ -106,7 +106,12 @@ pub const STANDALONE: &[Schedule] = &[
     schedule(
         "the tracked link is very late, then it stalls",
         late_then_stalled,
-    ),
+    )
+    // With many writes hardly anything stays long enough to be served after its time.
+    .with(|mix| {
+        mix.direct_rest = 20_000;
+        mix.pod_rest = 40_000;
+    }),
     schedule("commands on the tracked link stall", stalled_reads),
     schedule(
         "the tracked link is half open: nothing comes back",

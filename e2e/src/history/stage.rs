@@ -86,6 +86,8 @@ pub struct Stage {
     pub lossy: Vec<Window>,
     /// What clients share.
     pub common: Option<Arc<Common>>,
+    /// The primary that Sentinels should name, by its port.
+    expected: Option<u16>,
     end: Instant,
     space: Keyspace,
 }
@@ -234,6 +236,7 @@ impl Stage {
             log: Vec::new(),
             lossy: Vec::new(),
             common: None,
+            expected: None,
             end: Instant::now(),
             space: space.clone(),
         }
@@ -243,6 +246,7 @@ impl Stage {
     pub fn begin(&mut self, common: &Arc<Common>, span: Duration) {
         self.clock = common.clock;
         self.common = Some(Arc::clone(common));
+        self.expected = self.named();
         self.end = Instant::now() + span;
     }
 
@@ -300,8 +304,28 @@ impl Stage {
         let from = self.clock.now().saturating_sub(500 * MILLI);
         fault(self);
         self.relocate();
+        self.expected = self.named();
         let to = self.clock.now();
         self.lossy.push(Window { from, to });
+    }
+
+    /// The primary that Sentinels name.
+    fn named(&self) -> Option<u16> {
+        match &self.servers {
+            Servers::Sentinel(set) => Some(set.primary().port()),
+            _ => None,
+        }
+    }
+
+    /// On a busy machine Sentinels may replace a primary that was only slow. Nobody knows when
+    /// writes were lost then, so nothing of that run can be judged.
+    fn note_surprise(&mut self) {
+        if self.named() != self.expected {
+            eprintln!("Sentinels replaced a living primary: nothing of this run is judged");
+            self.relocate();
+            let to = self.clock.now();
+            self.lossy.push(Window { from: 0, to });
+        }
     }
 
     /// Direct clients learn where the keys are.
@@ -381,6 +405,7 @@ impl Stage {
         for pod in &self.pods {
             pod.until_coherent();
         }
+        self.note_surprise();
     }
 }
 

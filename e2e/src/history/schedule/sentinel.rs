@@ -8,7 +8,9 @@ use crate::{
         stage::{Stage, StageOptions},
         workload::Mix,
     },
+    server::loopback,
     wait,
+    wire::Wire,
 };
 
 /// All of them.
@@ -106,10 +108,14 @@ fn stopped(stage: &mut Stage) {
 
 /// Until then it may take writes that are lost.
 fn until_follower(stage: &mut Stage, port: u16) {
-    let server = stage.servers.sentinel().server(port);
     wait::until_true("the old primary follows the new one", || {
-        let info = server.connect().run("INFO replication").text();
-        info.contains("role:slave") && info.contains("master_link_status:up")
+        // Its connections are closed when it changes its role.
+        let wire = Wire::try_connect(loopback(port)).ok();
+        let info = wire.and_then(|mut wire| wire.try_call(&["INFO", "replication"]).ok());
+        info.is_some_and(|info| {
+            let info = info.to_string();
+            info.contains("role:slave") && info.contains("master_link_status:up")
+        })
     });
     for pod in &stage.pods {
         pod.until_coherent();
