@@ -11,7 +11,7 @@ use policy::config::{self, SidecarConfig};
 
 use crate::{
     CacheTier,
-    cache_tier::{ExternalMode, SecretKey, TlsMode, Topology},
+    cache_tier::{ExternalMode, ReplicaReads, SecretKey, TlsMode, Topology},
     manifest::{Located, Manifests, Secret},
     not_yet,
     redis_url::{Beside, RedisUrl, UrlError},
@@ -269,6 +269,10 @@ fn upstream(
             key_file: None,
             server_name: declared.and_then(|tls| tls.server_name.clone()),
         }),
+        replica_reads: match external.and_then(|external| external.replica_reads) {
+            Some(ReplicaReads::Preferred) => config::ReplicaReads::Preferred,
+            Some(ReplicaReads::Never) | None => config::ReplicaReads::Never,
+        },
         ..found
     })
 }

@@ -10,6 +10,8 @@
 mod away;
 #[path = "failures/refusing.rs"]
 mod refusing;
+#[path = "failures/several.rs"]
+mod several;
 #[path = "failures/table.rs"]
 mod table;
 #[path = "failures/values.rs"]

@@ -99,6 +99,10 @@ fn http_shows_a_miss_then_a_hit() {
         .collect::<String>()
         .to_lowercase()
     };
+    // A key of no rule, which is read past the local tier.
+    assert_eq!(sidecar.connect().run("SET plain v"), "OK");
+    let plain = http::get(sidecar.http(), "/v1/cache/plain").unwrap();
+    assert_eq!((plain.status, plain.text()), (200, "v".to_owned()));
     let missing = http::get(sidecar.http(), "/v1/cache/c:1").unwrap();
     assert_eq!(missing.status, 404);
     assert!(

@@ -123,7 +123,9 @@ impl Api {
             let value = HeaderValue::from_str(value).unwrap_or(HeaderValue::from_static("-"));
             headers.insert(name, value);
         }
-        headers.insert("x-pannier-ttl-ms", HeaderValue::from(ttl_ms));
+        if let Some(ttl_ms) = ttl_ms {
+            headers.insert("x-pannier-ttl-ms", HeaderValue::from(ttl_ms));
+        }
         Ok(answer)
     }
 

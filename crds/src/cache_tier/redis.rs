@@ -140,6 +140,21 @@ pub struct External {
     /// named. Default: they ask for none. For mode Sentinel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sentinel_password_secret_ref: Option<SecretKey>,
+    /// Whether replicas of a cluster answer reads of keys that have no local copy. Such a read may
+    /// be as old as the replica is behind, and need not see the app's own last write. Replicas
+    /// never fill the local tier. For a cluster only. Default: Never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica_reads: Option<ReplicaReads>,
+}
+
+/// Whether replicas answer reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = crate::schema::plain_enum)]
+pub enum ReplicaReads {
+    /// Primaries answer everything.
+    Never,
+    /// Replicas answer where there are some.
+    Preferred,
 }
 
 /// How the servers of an external Redis are found.

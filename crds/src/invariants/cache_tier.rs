@@ -118,6 +118,17 @@ fn topology() -> Vec<Invariant> {
             },
         ),
         rule(
+            "redis.external",
+            "replicaReads",
+            "!has(self.replicaReads) || !has(self.mode) || self.mode == 'Cluster'",
+            "redis.external.replicaReads belongs to redis.external.mode Cluster; set the mode or remove it",
+            |external| {
+                !has(external, "replicaReads")
+                    || !has(external, "mode")
+                    || is(external, "mode", "Cluster")
+            },
+        ),
+        rule(
             "redis",
             "tls",
             "!has(self.tls) || self.topology != 'None'",

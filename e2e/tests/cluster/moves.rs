@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use e2e::{ClusterOptions, ClusterSet, Engine, Sidecar, wait};
+use e2e::{ClusterOptions, ClusterSet, Engine, Sidecar, http, wait};
 use serde_json::json;
 
 use super::{options, start};
@@ -173,4 +173,43 @@ fn replicas_answer_reads_where_that_is_asked_for_and_never_fill_the_local_tier()
     wait::until_true("the direct write is seen", || {
         wire.call(&["GET", &kept]).text() == "2"
     });
+}
+
+#[test]
+fn a_slot_that_moves_at_once_is_followed_and_nothing_stale_is_served() {
+    let cluster = ClusterSet::start(&ClusterOptions::of(Engine::Valkey9));
+    for coherence in ["Tracking", "Broadcast"] {
+        let options = options(&cluster).config(json!({"local": {"coherence": coherence}}));
+        let sidecar = Sidecar::start_coherent(&options);
+        let mut wire = sidecar.connect();
+        let key = cluster.key_on(0, "c:");
+        let slot = cluster.slot_of(&key);
+        for round in 0..4 {
+            let value = format!("{coherence} before {round}");
+            wire.call(&["SET", &key, &value]);
+            sidecar.until_hit(&mut wire, &format!("GET {key}"));
+            let to = (cluster.owner_of(slot) + 1) % 3;
+            cluster.atomic_migrate(slot, to);
+            let value = format!("{coherence} after {round}");
+            cluster.call(to, &["SET", &key, &value]);
+            wait::until_true("the write at the new owner is seen", || {
+                wire.call(&["GET", &key]).text() == value
+            });
+            sidecar.until_hit(&mut wire, &format!("GET {key}"));
+        }
+    }
+}
+
+#[test]
+fn a_read_over_http_follows_a_key_that_has_gone() {
+    let (cluster, sidecar) = start();
+    let key = cluster.key_on(0, "c:");
+    sidecar.connect().call(&["SET", &key, "value"]);
+    let migration = cluster.begin_migration(cluster.slot_of(&key), 1);
+    migration.move_key(&key);
+    for _ in 0..3 {
+        let answer = http::get(sidecar.http(), &format!("/v1/cache/{key}")).unwrap();
+        assert_eq!((answer.status, answer.text()), (200, "value".to_owned()));
+    }
+    migration.finish();
 }

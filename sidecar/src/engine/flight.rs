@@ -28,7 +28,7 @@ use super::{
     Flow, Turn, forward,
     gather::Part,
     offline,
-    reply::{self, After, ClientTarget, Target},
+    reply::{self, After, ClientTarget, ReplyChange, Target},
 };
 use crate::metrics::Stale;
 use crate::{
@@ -93,6 +93,9 @@ pub fn read(
     query: Query<'_>,
     touches: Touches,
 ) -> Option<Flow> {
+    if !turn.worker.has_upstream() {
+        return None;
+    }
     let link = tracked(turn, &*turn.worker.links_of(session.db, key)?)?;
     let lane = Lane::Tracked(link.server.number);
     if session.must_wait(lane, touches) {
@@ -538,8 +541,19 @@ fn ask_again(worker: &Rc<Worker>, waiter: Waiter, db: u16, words: &[&[u8]], lost
     } else {
         1
     };
+    // Redis knows nothing of our own commands.
+    let (name, change) = match id {
+        CommandId::PannierRead => {
+            let active = worker.active();
+            let rule = active.policy.find(words[1]);
+            let rule = rule.map(|id| Arc::clone(&active.policy.rule(id).name));
+            (b"GET".as_slice(), ReplyChange::Read(rule))
+        }
+        _ => (words[0], ReplyChange::None),
+    };
     let after = After {
         part,
+        change,
         // What another event loop has kept may be older than the reply.
         keys: words[1..]
             .iter()
@@ -563,7 +577,7 @@ fn ask_again(worker: &Rc<Worker>, waiter: Waiter, db: u16, words: &[&[u8]], lost
             worker.counters.upstream_retries.inc();
             link.send(Target::Client(target), true, |out| {
                 crate::resp::write::header(out, b'*', words.len());
-                crate::resp::write::bulk(out, words[0]);
+                crate::resp::write::bulk(out, name);
                 for (index, word) in words[1..].iter().enumerate() {
                     let word = if index < keys {
                         active.key_in_redis(word)

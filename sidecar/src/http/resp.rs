@@ -48,8 +48,8 @@ pub(super) struct Read {
     /// `hit` or `miss`.
     pub(super) result: String,
     pub(super) rule: Option<String>,
-    /// As `PTTL` says it: -1 without TTL, -2 without key.
-    pub(super) ttl_ms: i64,
+    /// As `PTTL` says it: -1 without TTL, -2 without key. `None`: nobody asked.
+    pub(super) ttl_ms: Option<i64>,
 }
 
 /// Opened when first needed, and again after it broke.
@@ -79,7 +79,15 @@ impl Client {
             return Err(unexpected("PANNIER.READ", &reply));
         };
         match <[Value; 5]>::try_from(parts) {
-            Ok([value, tier, result, rule, Value::Int(ttl_ms)]) => Ok(Read {
+            Ok(
+                [
+                    value,
+                    tier,
+                    result,
+                    rule,
+                    ttl @ (Value::Int(_) | Value::Nil),
+                ],
+            ) => Ok(Read {
                 value: match value {
                     Value::BulkString(bytes) => Some(bytes.into()),
                     _ => None,
@@ -87,7 +95,10 @@ impl Client {
                 tier: text(tier).unwrap_or_default(),
                 result: text(result).unwrap_or_default(),
                 rule: text(rule),
-                ttl_ms,
+                ttl_ms: match ttl {
+                    Value::Int(ttl) => Some(ttl),
+                    _ => None,
+                },
             }),
             Ok(parts) => Err(unexpected("PANNIER.READ", &Value::Array(parts.into()))),
             Err(parts) => Err(unexpected("PANNIER.READ", &Value::Array(parts))),

@@ -53,6 +53,9 @@ pub fn read_many(
     keys: &[&[u8]],
 ) -> Option<Flow> {
     let worker = turn.worker;
+    if !worker.has_upstream() {
+        return None;
+    }
     let wanted = keys.iter().zip(rules).map(|(key, rule)| (*key, *rule));
     let mut groups: Vec<Group<'_>> = Vec::new();
     for (place, (key, rule)) in wanted.enumerate() {
