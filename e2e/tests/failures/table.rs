@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 const PAGE: &str = include_str!("../../../docs/failure-modes.md");
-const TESTS: [&str; 3] = [
+const TESTS: [&str; 4] = [
     include_str!("away.rs"),
     include_str!("refusing.rs"),
+    include_str!("several.rs"),
     include_str!("values.rs"),
 ];
 
