@@ -5,7 +5,7 @@ use serde_json::{Value as Json, json};
 
 use super::{count, log_says, until_works};
 
-fn in_front_of(ports: &[u16], upstream: Json) -> SidecarOptions {
+fn in_front_of(ports: &[u16], upstream: &Json) -> SidecarOptions {
     let seeds: Vec<String> = ports[1..]
         .iter()
         .map(|port| format!("127.0.0.1:{port}"))
@@ -18,11 +18,11 @@ fn in_front_of(ports: &[u16], upstream: Json) -> SidecarOptions {
 
 fn behind_sentinels(servers: &SentinelSet) -> Sidecar {
     let upstream = json!({"mode": "Sentinel", "sentinel": {"masterName": "mymaster"}});
-    Sidecar::start_coherent(&in_front_of(&servers.sentinel_ports(), upstream))
+    Sidecar::start_coherent(&in_front_of(&servers.sentinel_ports(), &upstream))
 }
 
 fn behind_a_cluster(cluster: &ClusterSet) -> Sidecar {
-    Sidecar::start_coherent(&in_front_of(&cluster.ports(), json!({"mode": "Cluster"})))
+    Sidecar::start_coherent(&in_front_of(&cluster.ports(), &json!({"mode": "Cluster"})))
 }
 
 fn cluster(replicas: usize) -> ClusterSet {
