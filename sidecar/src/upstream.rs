@@ -182,6 +182,17 @@ impl LinkSet {
             .collect()
     }
 
+    /// Whether nobody waits for anything here.
+    pub fn is_idle(&self) -> bool {
+        self.pinned.borrow().is_empty() && self.links().iter().all(|link| link.in_flight() == 0)
+    }
+
+    /// Whether no shared link is connected, and the last attempt of one failed.
+    pub fn is_away(&self) -> bool {
+        let down = |link: &Rc<Link>| matches!(link.status(), Status::Down(_));
+        !self.has_plain_up() && self.links().iter().any(down)
+    }
+
     /// Whether a shared link is connected.
     pub fn has_plain_up(&self) -> bool {
         let mut plain = self.plain.iter().filter_map(OnceCell::get);

@@ -568,6 +568,7 @@ impl Worker {
                 }
             }
         }
+        self.forget_moves();
         self.sampler.tick(self);
         self.send_touches();
         crate::engine::memory::sweep(self);

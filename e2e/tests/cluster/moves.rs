@@ -213,3 +213,25 @@ fn a_read_over_http_follows_a_key_that_has_gone() {
     }
     migration.finish();
 }
+
+#[test]
+fn a_command_that_blocks_waits_where_its_key_will_be() {
+    let (cluster, sidecar) = start();
+    let key = cluster.key_on(0, "list:");
+    let migration = cluster.begin_migration(cluster.slot_of(&key), 1);
+    let mut blocked = sidecar.connect();
+    blocked
+        .send(&e2e::wire::encode(&["BLPOP", &key, "10"]))
+        .unwrap();
+    wait::until_true("the client blocks at the next owner", || {
+        let info = cluster.call(1, &["INFO", "clients"]).text();
+        info.contains("blocked_clients:1")
+    });
+    assert_eq!(
+        sidecar.connect().call(&["RPUSH", &key, "item"]).integer(),
+        1
+    );
+    assert_eq!(blocked.read().unwrap().to_string(), format!("[{key} item]"));
+    migration.move_all();
+    migration.finish();
+}

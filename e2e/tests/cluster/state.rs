@@ -126,3 +126,16 @@ fn a_subscriber_of_resp3_reads_keys_of_every_shard() {
         assert_eq!(wire.call(&["GET", &key]).text(), "v");
     }
 }
+
+#[test]
+fn a_transaction_whose_first_command_is_refused_can_be_discarded() {
+    let (cluster, sidecar) = start();
+    let mut wire = sidecar.connect();
+    wire.run("MULTI");
+    let reply = wire.run("SUBSCRIBE news").to_string();
+    assert!(reply.starts_with("-ERR"), "{reply}");
+    assert_eq!(wire.run("DISCARD").to_string(), "OK");
+    for key in keys(&cluster, "plain:") {
+        assert_eq!(wire.call(&["SET", &key, "v"]).to_string(), "OK");
+    }
+}

@@ -31,8 +31,13 @@ pub enum Lane {
     Plain(u32),
     /// The tracked link to it.
     Tracked(u32),
-    /// Several servers at a time.
-    Spread,
+    /// The shared links, or the tracked ones, to several servers at a time.
+    Spread {
+        /// Which slots were where: changes with every change of that.
+        ways: u32,
+        /// Which links.
+        tracked: bool,
+    },
     /// None at the moment: it was refused and is sent again.
     Held,
     /// A connection of its own.
@@ -342,6 +347,22 @@ mod tests {
         assert_eq!(session.lane_of(Touches::Key(1)), Some(Lane::Plain(0)));
         session.complete(write, |_| {});
         assert!(!session.must_wait(Lane::Tracked(0), Touches::Key(1)));
+    }
+
+    #[test]
+    fn p2_spread_commands_follow_each_other_over_the_same_links_only() {
+        let lane = |ways, tracked| Lane::Spread { ways, tracked };
+        let mut session = session();
+        session.reserve(lane(1, true), Touches::Anything);
+        assert!(!session.must_wait(lane(1, true), Touches::Anything));
+        assert!(
+            session.must_wait(lane(1, false), Touches::Anything),
+            "a write does not overtake a read over the tracked links"
+        );
+        assert!(
+            session.must_wait(lane(2, true), Touches::Anything),
+            "a slot was elsewhere then"
+        );
     }
 
     #[test]

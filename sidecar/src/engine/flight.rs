@@ -484,6 +484,10 @@ impl Keep<'_> {
             deadline_ms = deadline_ms.min(after(ttl));
         }
         match body {
+            // A key that comes to be at the next owner of its slot is not announced by this one.
+            Body::Missing if worker.is_cluster() => {
+                deadline_ms = after(rule.negative_ttl?.min(worker.max_staleness()));
+            }
             Body::Missing => deadline_ms = after(rule.negative_ttl?),
             // Fields may expire on their own there, without a sign, and the last takes the key along.
             Body::Hash(_) | Body::Typed(b"hash") if worker.expires_fields() => {

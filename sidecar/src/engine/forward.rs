@@ -129,7 +129,7 @@ pub fn must_wait(
     sets: &[Rc<LinkSet>],
     touches: Touches,
 ) -> Option<Flow> {
-    if session.must_wait(Lane::Spread, touches) {
+    if session.must_wait(turn.worker.spread_lane(false), touches) {
         return Some(Flow::Wait);
     }
     for set in sets {

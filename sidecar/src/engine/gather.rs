@@ -5,7 +5,7 @@ use std::{
     rc::Rc,
 };
 
-use super::reply;
+use super::{reply, spread};
 use crate::{
     client::Client,
     clock::Tick,
@@ -101,6 +101,11 @@ impl Gather {
 }
 
 impl Part {
+    /// Whether it asks a server for what is there, whatever slots that are.
+    pub fn is_of_one_server(&self) -> bool {
+        !spread::can_split(self.gather.command)
+    }
+
     /// The slot of the whole command in its client.
     pub fn number(&self) -> u64 {
         self.gather.number
@@ -128,7 +133,8 @@ impl Merge {
         match self {
             Self::Places(places) => write_places(places, parts, proto, out),
             Self::Sum => {
-                let sum = parts.iter().filter_map(|part| integer(part)).sum();
+                let numbers = parts.iter().filter_map(|part| integer(part));
+                let sum = numbers.fold(0, i64::saturating_add);
                 Reply::new(out, proto).integer(sum);
             }
             Self::Concat => write_concat(parts, out),
@@ -230,6 +236,11 @@ mod tests {
         assert_eq!(
             merged(&Merge::Sum, &[":2\r\n", ":40\r\n"], Proto::Resp2),
             ":42\r\n"
+        );
+        assert_eq!(
+            merged(&Merge::Sum, &[":999999999999999999\r\n"; 10], Proto::Resp2),
+            ":9223372036854775807\r\n",
+            "a server that lies is no reason to panic"
         );
         assert_eq!(
             merged(

@@ -14,18 +14,22 @@
 use std::{rc::Rc, time::Duration};
 
 use super::{
+    gather::Part,
     offline, pinned,
-    reply::{self, ClientTarget, Target},
+    reply::{self, ClientTarget, ReplyChange, Target},
 };
 use crate::{
     client::session::Lane,
     resp::{reply::is_error, write::command},
-    upstream::{Link, Lost, Role, Server, Status, topology::Address},
+    upstream::{
+        Link, Lost, Role, Server, Status,
+        topology::{Address, SLOTS},
+    },
     worker::Worker,
 };
 
 /// How often a command is sent on.
-const MAX_HOPS: u8 = 16;
+pub const MAX_HOPS: u8 = 16;
 /// The first pause; doubled each time.
 const PAUSE: Duration = Duration::from_millis(5);
 /// The longest pause: with [`MAX_HOPS`] about two seconds in all.
@@ -56,7 +60,10 @@ pub fn refusal(link: &Link, frame: &[u8]) -> Option<Refusal> {
     let mut words = text.split(|byte| *byte == b' ');
     match words.next()? {
         kind @ (b"MOVED" | b"ASK") => {
-            let slot = std::str::from_utf8(words.next()?).ok()?.parse().ok()?;
+            let slot: u16 = std::str::from_utf8(words.next()?).ok()?.parse().ok()?;
+            if usize::from(slot) >= SLOTS {
+                return None;
+            }
             let to = address(words.next()?, link)?;
             Some(match kind {
                 b"ASK" => Refusal::Ask(to),
@@ -169,9 +176,24 @@ fn send_to(
     None
 }
 
+/// Whether it asks that one server, not whoever owns its keys: nobody can stand in.
+fn is_bound(target: &Target) -> bool {
+    let Target::Client(ClientTarget {
+        after: Some(after), ..
+    }) = target
+    else {
+        return false;
+    };
+    matches!(after.change, ReplyChange::Scan(..))
+        || after.part.as_ref().is_some_and(Part::is_of_one_server)
+}
+
 /// Sends a command of a server that is gone to any other one, which knows where it belongs.
 pub fn send_anywhere(from: &Link, target: Target, repeatable: bool, bytes: &[u8]) {
     let worker = from.worker();
+    if is_bound(&target) {
+        return reply::lost(worker, target, &Lost::Replaced);
+    }
     let set = worker.links(from.handshake.db);
     let link = set.map(|set| Rc::clone(set.plain(worker, from.proto())));
     match link {
@@ -200,10 +222,8 @@ fn put(target: &Target, lane: Lane) {
     }) = target
     {
         let is_share = after.as_ref().is_some_and(|after| after.part.is_some());
-        let lane = match lane {
-            Lane::Plain(_) if is_share => Lane::Spread,
-            lane => lane,
-        };
+        // Its other shares are elsewhere: later commands wait for the whole.
+        let lane = if is_share { Lane::Held } else { lane };
         client.session.borrow_mut().put(*number, lane);
     }
 }
@@ -217,13 +237,21 @@ fn hold(link: &Link, target: Target, repeatable: bool, hops: u8, bytes: Vec<u8>)
     }
     worker.held.set(held + bytes.len());
     put(&target, Lane::Held);
-    let pause = pause(worker, hops);
+    let mut pause = pause(worker, hops);
+    if matches!(target, Target::Ignore(_)) {
+        // The TTL of a key comes after the write that made the key.
+        pause += MAX_PAUSE;
+    }
     let (worker, server) = (Rc::clone(worker), Rc::clone(&link.server));
     let (db, proto) = (link.handshake.db, link.proto());
     tokio::task::spawn_local(async move {
         tokio::time::sleep(pause).await;
         worker.held.set(worker.held.get() - bytes.len());
-        let set = worker.links_again(db, &server);
+        let set = if is_bound(&target) {
+            worker.links_if_there(db, &server)
+        } else {
+            worker.links_again(db, &server)
+        };
         let link = set.map(|set| Rc::clone(set.plain(&worker, proto)));
         match link.as_ref().map(|link| (link, link.status())) {
             Some((link, Status::Up | Status::Connecting)) => {

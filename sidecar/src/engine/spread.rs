@@ -16,7 +16,7 @@ use super::{
     reply::{After, ReplyChange},
 };
 use crate::{
-    client::session::{Lane, Session, Touches},
+    client::session::{Session, Touches},
     command::{self, CommandId, KeyPositions, ReplyRewrite},
     resp::{reply::Value, write},
     upstream::LinkSet,
@@ -147,7 +147,8 @@ fn without_keys(
     })
 }
 
-fn can_split(id: CommandId) -> bool {
+/// Whether its shares go where their keys live, and not to one server each.
+pub fn can_split(id: CommandId) -> bool {
     matches!(
         id,
         CommandId::Mget
@@ -168,6 +169,10 @@ pub fn split(
 ) -> Flow {
     let Request { spec, args, .. } = request;
     let id = spec.id();
+    if id == CommandId::Mset && args.len() % 2 == 0 {
+        // A key without a value: no server sees the whole and could refuse it.
+        return refuse(turn, session, command::wrong_arity(spec));
+    }
     let merge = match id {
         CommandId::Mget => Merge::Places(
             groups
@@ -188,7 +193,7 @@ pub fn split(
     if let Some(flow) = forward::must_wait(turn, session, &sets, Touches::Anything) {
         return flow;
     }
-    let number = session.reserve(Lane::Spread, Touches::Anything);
+    let number = session.reserve(turn.worker.spread_lane(false), Touches::Anything);
     let gather = Gather::new(turn.client, number, id, session.proto, merge, groups.len());
     for (index, (group, set)) in groups.iter().zip(&sets).enumerate() {
         let mut words: SmallVec<[&[u8]; 8]> = SmallVec::new();
@@ -216,11 +221,13 @@ pub fn everywhere(
     request: Request<'_>,
     merge: Merge,
 ) -> Flow {
-    let sets = turn.worker.links_of_all(session.db);
+    let Some(sets) = turn.worker.links_of_all(session.db) else {
+        return refuse(turn, session, Nowhere::TooManyLinks.to_string());
+    };
     if let Some(flow) = forward::must_wait(turn, session, &sets, Touches::Anything) {
         return flow;
     }
-    let number = session.reserve(Lane::Spread, Touches::Anything);
+    let number = session.reserve(turn.worker.spread_lane(false), Touches::Anything);
     let id = request.spec.id();
     let gather = Gather::new(turn.client, number, id, session.proto, merge, sets.len());
     for (index, set) in sets.iter().enumerate() {
@@ -244,7 +251,9 @@ pub fn scan(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flo
     let Some(cursor) = cursor else {
         return refuse(turn, session, Nowhere::Cursor.to_string());
     };
-    let sets = turn.worker.links_of_all(session.db);
+    let Some(sets) = turn.worker.links_of_all(session.db) else {
+        return refuse(turn, session, Nowhere::TooManyLinks.to_string());
+    };
     let place = cursor % SERVERS;
     let Some(set) = usize::try_from(place).ok().and_then(|at| sets.get(at)) else {
         // Servers were merged meanwhile: there is nothing left to scan.

@@ -6,22 +6,28 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 
 use foldhash::HashMap;
 
 use super::{
     LinkSet,
-    topology::{Address, SLOTS, Topology, key_slot},
+    topology::{Address, MAX_NODES, SLOTS, Topology, key_slot},
 };
+use crate::clock::Tick;
 
 /// Sets of links at a time, over all servers and databases (P9).
 const SETS: usize = 1024;
 /// Databases that may be in use at a time.
 const DATABASES: usize = 64;
+/// How long the word of one server counts for more than the topology.
+const MOVED_FOR: Duration = Duration::from_secs(10);
+/// The same, if the server that it names is away.
+const MOVED_AT_LEAST: Duration = Duration::from_secs(1);
 
 /// One server.
 #[derive(Debug)]
@@ -43,8 +49,10 @@ pub struct Servers {
     first: Rc<Server>,
     primaries: RefCell<BTreeMap<Address, Rc<Server>>>,
     replicas: RefCell<BTreeMap<Address, Rc<Server>>>,
-    /// Slots that moved since the topology was published.
-    moved: RefCell<HashMap<u16, Rc<Server>>>,
+    /// Slots that moved since the topology was published, and when they did.
+    moved: RefCell<HashMap<u16, (Rc<Server>, Tick)>>,
+    /// Changes whenever a slot is to be looked for elsewhere.
+    ways: Cell<u32>,
     sets: RefCell<BTreeMap<(u32, u16), Rc<LinkSet>>>,
     last_number: Cell<u32>,
 }
@@ -89,6 +97,7 @@ impl Servers {
             primaries: RefCell::default(),
             replicas: RefCell::default(),
             moved: RefCell::default(),
+            ways: Cell::new(0),
             sets: RefCell::default(),
             last_number: Cell::new(0),
         }
@@ -110,7 +119,7 @@ impl Servers {
 
     /// The server that owns a slot, as far as is known.
     pub fn of_slot(&self, slot: u16) -> Rc<Server> {
-        if let Some(server) = self.moved.borrow().get(&slot) {
+        if let Some((server, _)) = self.moved.borrow().get(&slot) {
             return Rc::clone(server);
         }
         let topology = self.topology.borrow();
@@ -178,10 +187,66 @@ impl Servers {
         servers
     }
 
-    /// A slot is served elsewhere than was thought; until the next topology.
-    pub fn moved(&self, slot: u16, to: &Address) {
-        let server = self.at(to);
-        self.moved.borrow_mut().insert(slot, server);
+    /// The primary at an address that an answer named; `None` when too many were named (P9).
+    pub fn named(&self, address: &Address) -> Option<Rc<Server>> {
+        let primaries = self.primaries.borrow();
+        let has_room = primaries.len() < MAX_NODES || primaries.contains_key(address);
+        drop(primaries);
+        has_room.then(|| self.at(address))
+    }
+
+    /// A slot is served elsewhere than was thought; until the next topology, and not for long if
+    /// discovery does not find it so.
+    pub fn moved(&self, slot: u16, to: &Address, now: Tick) {
+        let Some(server) = self.named(to) else { return };
+        let before = self.moved.borrow_mut().insert(slot, (server, now));
+        if before.is_none_or(|(before, _)| before.address.as_ref() != Some(to)) {
+            self.ways.set(self.ways.get().wrapping_add(1));
+        }
+    }
+
+    /// Tells apart what was known of the slots at different times.
+    pub fn ways(&self) -> u32 {
+        self.ways.get()
+    }
+
+    /// The topology counts again for slots that are said to have moved long ago, or to a server
+    /// that is away: whoever said so may have known less. Servers that are neither in the topology
+    /// nor named any longer, and have nothing to do, are given up.
+    pub fn forget_moves(&self, now: Tick, away: &BTreeSet<u32>) -> Vec<Rc<LinkSet>> {
+        let mut moved = self.moved.borrow_mut();
+        let before = moved.len();
+        moved.retain(|_, (server, since)| {
+            let age = now.since(*since);
+            age < MOVED_FOR && (age < MOVED_AT_LEAST || !away.contains(&server.number))
+        });
+        if moved.len() != before {
+            self.ways.set(self.ways.get().wrapping_add(1));
+        }
+        let topology = self.topology.borrow();
+        let mut strays = Vec::new();
+        if !topology.is_cluster() || topology.nodes.is_empty() {
+            return strays;
+        }
+        let named: BTreeSet<u32> = moved.values().map(|(server, _)| server.number).collect();
+        let stays = |server: &Server| named.contains(&server.number) || is_in(&topology, server);
+        self.sets.borrow_mut().retain(|_, set| {
+            let stays = stays(&set.server) || !set.is_idle();
+            if !stays {
+                strays.push(Rc::clone(set));
+            }
+            stays
+        });
+        let used: BTreeSet<u32> = self
+            .sets
+            .borrow()
+            .keys()
+            .map(|(number, _)| *number)
+            .collect();
+        self.primaries
+            .borrow_mut()
+            .retain(|_, server| used.contains(&server.number) || stays(server));
+        strays
     }
 
     /// A slot that the server owns, as far as the topology says.
@@ -238,24 +303,13 @@ impl Servers {
     pub fn adopt(&self, topology: &Arc<Topology>) -> Changes {
         let old = self.topology.replace(Arc::clone(topology));
         self.moved.borrow_mut().clear();
+        self.ways.set(self.ways.get().wrapping_add(1));
         let mut changes = Changes::default();
         if !topology.is_cluster() {
             return changes;
         }
         let losers = losers(&old, topology);
-        let is_there = |server: &Server| {
-            let Some(address) = &server.address else {
-                // Served while nothing was known; its address is among the others now.
-                return topology.nodes.is_empty();
-            };
-            topology.nodes.iter().any(|node| {
-                if server.replica {
-                    node.replicas.contains(address)
-                } else {
-                    node.primary == *address
-                }
-            })
-        };
+        let is_there = |server: &Server| is_in(topology, server);
         self.sets.borrow_mut().retain(|_, set| {
             let server = &set.server;
             let stays = is_there(server);
@@ -275,6 +329,20 @@ impl Servers {
         self.replicas.borrow_mut().retain(stays);
         changes
     }
+}
+
+fn is_in(topology: &Topology, server: &Server) -> bool {
+    let Some(address) = &server.address else {
+        // Served while nothing was known; its address is among the others now.
+        return topology.nodes.is_empty();
+    };
+    topology.nodes.iter().any(|node| {
+        if server.replica {
+            node.replicas.contains(address)
+        } else {
+            node.primary == *address
+        }
+    })
 }
 
 /// Who owned a slot that somebody else, or nobody, owns now.
@@ -338,7 +406,7 @@ mod tests {
         servers.adopt(&cluster(&[(0, "a"), (8000, "b")]));
         assert_eq!(host(&servers.of_slot(7999)), "a");
         assert_eq!(host(&servers.of_slot(8000)), "b");
-        servers.moved(7999, &Address::new("b", 7000));
+        servers.moved(7999, &Address::new("b", 7000), Tick::now());
         assert_eq!(host(&servers.of_slot(7999)), "b");
         assert_eq!(servers.of_slot(7999).number, servers.of_slot(8000).number);
         servers.adopt(&cluster(&[(0, "a"), (8000, "b")]));
@@ -347,6 +415,36 @@ mod tests {
             "a",
             "the newer topology counts"
         );
+    }
+
+    #[test]
+    fn p9_the_word_of_a_server_counts_for_a_while_and_strangers_are_forgotten() {
+        let servers = Servers::new(cluster(&[(0, "a"), (8000, "b")]));
+        let now = Tick::now();
+        servers.moved(1, &Address::new("stranger", 7000), now);
+        servers.links(&servers.of_slot(1), 0).unwrap();
+        servers.links(&servers.of_slot(2), 0).unwrap();
+        let away = BTreeSet::from([servers.of_slot(1).number]);
+        let ways = servers.ways();
+        assert!(servers.forget_moves(now, &away).is_empty());
+        assert_eq!(host(&servers.of_slot(1)), "stranger", "it may still come");
+        let strays = servers.forget_moves(now + MOVED_AT_LEAST, &away);
+        assert_eq!(host(&servers.of_slot(1)), "a");
+        assert_ne!(servers.ways(), ways, "the order of commands depends on it");
+        assert_eq!(strays.len(), 1);
+        assert_eq!(host(&strays[0].server), "stranger");
+        assert_eq!(servers.sets().len(), 1);
+        servers.moved(1, &Address::new("b", 7000), now);
+        servers.forget_moves(now + MOVED_AT_LEAST, &BTreeSet::new());
+        assert_eq!(host(&servers.of_slot(1)), "b");
+        servers.forget_moves(now + MOVED_FOR, &BTreeSet::new());
+        assert_eq!(host(&servers.of_slot(1)), "a");
+        for number in 0..2 * u16::try_from(MAX_NODES).unwrap() {
+            servers.moved(1, &Address::new("liar", number + 1), now);
+        }
+        assert_eq!(servers.primaries.borrow().len(), MAX_NODES);
+        servers.forget_moves(now + MOVED_FOR, &BTreeSet::new());
+        assert_eq!(servers.primaries.borrow().len(), 2);
     }
 
     #[test]

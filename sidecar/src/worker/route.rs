@@ -6,7 +6,7 @@ use policy::config::{ReplicaReads, UpstreamMode};
 
 use super::{PROOF_KEY, Worker};
 use crate::{
-    client::session::Touches,
+    client::session::{Lane, Touches},
     engine::key_hash,
     metrics::Flush,
     resp::Proto,
@@ -54,17 +54,42 @@ impl Worker {
     }
 
     /// The links to every primary, in a stable order.
-    pub fn links_of_all(&self, db: u16) -> Vec<Rc<LinkSet>> {
+    /// `None` when too many are in use: all or nothing.
+    pub fn links_of_all(&self, db: u16) -> Option<Vec<Rc<LinkSet>>> {
         let primaries = self.servers.primaries();
         primaries
             .iter()
-            .filter_map(|server| self.servers.links(server, db))
+            .map(|server| self.servers.links(server, db))
             .collect()
     }
 
-    /// The links to the primary at an address.
+    /// The way of a command that goes to several servers now.
+    pub fn spread_lane(&self, tracked: bool) -> Lane {
+        Lane::Spread {
+            ways: self.servers.ways(),
+            tracked,
+        }
+    }
+
+    /// What single answers said of the servers is forgotten in time.
+    pub(super) fn forget_moves(&self) {
+        if !self.is_cluster {
+            return;
+        }
+        let db = self.default_db();
+        let sets = self.servers.sets().into_iter();
+        let away = sets.filter(|set| set.db == db && set.is_away());
+        let away = away.map(|set| set.server.number).collect();
+        for set in self.servers.forget_moves(self.now(), &away) {
+            for link in set.links() {
+                link.close(Lost::Replaced);
+            }
+        }
+    }
+
+    /// The links to the primary at an address that an answer named.
     pub fn links_at(&self, db: u16, address: &Address) -> Option<Rc<LinkSet>> {
-        self.servers.links(&self.servers.at(address), db)
+        self.servers.links(&self.servers.named(address)?, db)
     }
 
     /// The links to a server, if it is still one of those that are used.
@@ -119,7 +144,9 @@ impl Worker {
         let tag = format!(":{{{}}}", server.tag(slot));
         let key = active.key_in_redis(&[name, tag.as_bytes()].concat());
         // A prefix with a tag of its own puts all keys into one slot.
-        (key_slot(&key) == slot).then_some(key)
+        let at = key_slot(&key);
+        let owns = at == slot || self.servers.of_slot(at).number == server.number;
+        owns.then_some(key)
     }
 
     /// What a command on one key touches, as far as order is concerned: the key, or in a cluster
@@ -136,7 +163,7 @@ impl Worker {
     /// An answer said that a slot is served elsewhere: what was read there before is dropped, and
     /// discovery looks again.
     pub fn slot_moved(&self, from: &Server, slot: u16, to: &Address) {
-        self.servers.moved(slot, to);
+        self.servers.moved(slot, to, self.now());
         for set in self.servers.sets() {
             if set.server.number == from.number {
                 self.flush_links(&set, Flush::SlotMoved);
@@ -178,7 +205,7 @@ impl Worker {
 
     /// Opens the links that apps are sure to need, so that the first command does not wait.
     pub fn open_links(self: &Rc<Self>) {
-        for set in self.links_of_all(self.default_db()) {
+        for set in self.links_of_all(self.default_db()).unwrap_or_default() {
             set.tracked(self);
             set.plain(self, Proto::Resp2);
         }

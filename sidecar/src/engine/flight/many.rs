@@ -83,7 +83,8 @@ pub fn read_many(
         group.read(turn, session.db, waiter);
         return Some(Flow::Done);
     }
-    if session.must_wait(Lane::Spread, touches) {
+    let lane = worker.spread_lane(true);
+    if session.must_wait(lane, touches) {
         return Some(Flow::Wait);
     }
     let places = groups
@@ -91,7 +92,7 @@ pub fn read_many(
         .map(|group| group.keys.iter().map(|(place, ..)| *place).collect());
     let merge = Merge::Places(places.collect());
     let (id, proto) = (session.command, session.proto);
-    let number = session.reserve(Lane::Spread, touches);
+    let number = session.reserve(lane, touches);
     let gather = Gather::new(turn.client, number, id, proto, merge, groups.len());
     for (index, group) in groups.iter().enumerate() {
         let waiter = Waiter {

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::{
     super::{
         Flow, Request, Turn, local,
-        redirect::Refusal,
+        redirect::{MAX_HOPS, Refusal},
         refuse,
         reply::{ClientTarget, Target, error_text},
         spread::{self, Nowhere},
@@ -155,6 +155,7 @@ pub fn elsewhere(link: &Link, frame: &[u8]) -> Option<Vec<u8>> {
 /// command takes a connection there; a transaction cannot.
 pub fn sent_on(link: &Link, target: Target, why: Refusal, bytes: &[u8]) -> Option<Target> {
     let worker = link.worker();
+    let asking = matches!(why, Refusal::Ask(_));
     let to = match why {
         Refusal::Moved(slot, to) => {
             worker.slot_moved(&link.server, slot, &to);
@@ -193,6 +194,11 @@ pub fn sent_on(link: &Link, target: Target, why: Refusal, bytes: &[u8]) -> Optio
     } else {
         old.set_owner(None);
         old.close(Lost::Closed);
+    }
+    if asking {
+        next.send(Target::Ignore(MAX_HOPS), false, |out| {
+            write_command(&[b"ASKING"], out);
+        });
     }
     next.send(Target::Client(waiting), false, |out| {
         out.extend_from_slice(bytes);

@@ -74,6 +74,10 @@ pub(super) fn in_multi(turn: &Turn<'_>, session: &mut Session, request: Request<
         CommandId::Multi | CommandId::Watch | CommandId::Unwatch => {
             return send_plain(turn, session, request);
         }
+        CommandId::Discard if spec.arity_matches(args.len()) && discard_unsent(session) => {
+            session.reply(|reply| reply.ok());
+            return Flow::Done;
+        }
         CommandId::Discard => return send_and_wait(turn, session, request),
         CommandId::Select => return select_in_multi(turn, session, request),
         _ => {}
@@ -102,6 +106,16 @@ pub(super) fn in_multi(turn: &Turn<'_>, session: &mut Session, request: Request<
         None => queue(turn, session, request),
         Some(error) => abort(turn, session, &error),
     }
+}
+
+/// Ends a transaction of which no server has heard: its first command was refused here.
+fn discard_unsent(session: &mut Session) -> bool {
+    let pinned = session.pinned.as_mut();
+    let Some(pinned) = pinned.filter(|pinned| pinned.transaction.begins) else {
+        return false;
+    };
+    pinned.transaction = Transaction::default();
+    true
 }
 
 /// A command that Redis never saw was refused: the transaction must fail as a whole.
