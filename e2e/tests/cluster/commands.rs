@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use e2e::{ClusterOptions, ClusterSet, Engine, Sidecar, Wire, wait};
-use serde_json::json;
+use e2e::{Wire, wait};
 
-use super::{keys, options, start};
+use super::{keys, start};
 
 #[test]
 fn each_key_is_read_and_written_at_its_owner_and_kept_locally() {
@@ -175,44 +174,4 @@ fn mset_with_a_key_without_a_value_writes_nothing() {
     for key in &keys {
         assert_eq!(wire.call(&["GET", key]).to_string(), "(nil)");
     }
-}
-
-/// P2: reads over the tracked links and writes over the shared ones.
-#[test]
-fn spread_reads_and_writes_of_one_pipeline_do_not_overtake_each_other() {
-    let (cluster, sidecar) = start();
-    let mut wire = sidecar.connect();
-    let keys = keys(&cluster, "c:");
-    let mut bytes = Vec::new();
-    for round in 0..300 {
-        let value = round.to_string();
-        let set: Vec<&str> = keys.iter().flat_map(|key| [&**key, &*value]).collect();
-        let mut words = vec!["MSET"];
-        words.extend(set);
-        bytes.extend(e2e::wire::encode(&words));
-        let mut words = vec!["MGET"];
-        words.extend(keys.iter().map(String::as_str));
-        bytes.extend(e2e::wire::encode(&words));
-    }
-    wire.send(&bytes).unwrap();
-    for round in 0..300 {
-        assert_eq!(wire.read().unwrap().to_string(), "OK");
-        let expected = format!("[{round} {round} {round}]");
-        assert_eq!(wire.read().unwrap().to_string(), expected);
-    }
-}
-
-#[test]
-fn a_prefix_with_a_hash_tag_leaves_the_local_tier_on() {
-    let cluster = ClusterSet::start(&ClusterOptions::of(Engine::Redis7));
-    let prefixed = json!({"keyspace": {"prefix": "{shop}:"}});
-    let sidecar = Sidecar::start_coherent(&options(&cluster).config(prefixed));
-    let mut wire = sidecar.connect();
-    wire.run("SET c:{other} v");
-    sidecar.until_hit(&mut wire, "GET c:{other}");
-    let owner = cluster.owner_of(cluster.slot_of("{shop}"));
-    cluster.call(owner, &["SET", "{shop}:c:{other}", "w"]);
-    wait::until_true("the direct write is seen", || {
-        wire.run("GET c:{other}").text() == "w"
-    });
 }

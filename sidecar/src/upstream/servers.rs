@@ -224,16 +224,16 @@ impl Servers {
             self.ways.set(self.ways.get().wrapping_add(1));
         }
         let topology = self.topology.borrow();
-        let mut strays = Vec::new();
+        let mut unknown = Vec::new();
         if !topology.is_cluster() || topology.nodes.is_empty() {
-            return strays;
+            return unknown;
         }
         let named: BTreeSet<u32> = moved.values().map(|(server, _)| server.number).collect();
-        let stays = |server: &Server| named.contains(&server.number) || is_in(&topology, server);
+        let is_known = |server: &Server| named.contains(&server.number) || is_in(&topology, server);
         self.sets.borrow_mut().retain(|_, set| {
-            let stays = stays(&set.server) || !set.is_idle();
+            let stays = is_known(&set.server) || !set.is_idle();
             if !stays {
-                strays.push(Rc::clone(set));
+                unknown.push(Rc::clone(set));
             }
             stays
         });
@@ -245,8 +245,8 @@ impl Servers {
             .collect();
         self.primaries
             .borrow_mut()
-            .retain(|_, server| used.contains(&server.number) || stays(server));
-        strays
+            .retain(|_, server| used.contains(&server.number) || is_known(server));
+        unknown
     }
 
     /// A slot that the server owns, as far as the topology says.
