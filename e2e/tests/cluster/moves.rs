@@ -235,3 +235,19 @@ fn a_command_that_blocks_waits_where_its_key_will_be() {
     migration.move_all();
     migration.finish();
 }
+
+#[test]
+fn a_write_over_several_slots_is_hidden_like_any_other_when_a_server_is_away() {
+    let mut cluster = ClusterSet::start(&ClusterOptions::of(Engine::Redis7));
+    let options = options(&cluster).rule("log", "log:*", json!({"onWriteError": "Log"}));
+    let sidecar = Sidecar::start_coherent(&options);
+    let mut wire = sidecar.connect();
+    let keys: Vec<String> = (0..3).map(|node| cluster.key_on(node, "log:")).collect();
+    cluster.kill(1);
+    wait::until_true("it is known that the server is away", || {
+        let reply = wire.call(&["GET", &keys[1]]).to_string();
+        reply.starts_with("-ERR redis is unavailable")
+    });
+    let reply = wire.call(&["MSET", &keys[0], "v", &keys[1], "v", &keys[2], "v"]);
+    assert_eq!(reply.to_string(), "OK");
+}

@@ -138,4 +138,7 @@ fn a_transaction_whose_first_command_is_refused_can_be_discarded() {
     for key in keys(&cluster, "plain:") {
         assert_eq!(wire.call(&["SET", &key, "v"]).to_string(), "OK");
     }
+    for (command, reply) in [("MULTI", "OK"), ("UNWATCH", "QUEUED"), ("EXEC", "[OK]")] {
+        assert_eq!(wire.run(command).to_string(), reply);
+    }
 }

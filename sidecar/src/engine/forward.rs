@@ -77,9 +77,11 @@ fn forward_keyed(
         match spread::place(turn, session, request, found) {
             Ok(Place::One(set, Some(slot))) => (set, Touches::Key(u64::from(slot))),
             Ok(Place::One(set, None)) => (set, touches(request, &ruled)),
-            Ok(Place::Split(groups)) => return spread::split(turn, session, request, &groups),
+            Ok(Place::Split(groups)) => {
+                return spread::split(turn, session, request, &groups, &ruled);
+            }
             Ok(Place::Everywhere(merge)) => {
-                return spread::everywhere(turn, session, request, merge);
+                return spread::everywhere(turn, session, request, merge, &ruled);
             }
             Ok(Place::Scan) => return spread::scan(turn, session, request),
             Err(nowhere) => return refuse(turn, session, nowhere.to_string()),
@@ -126,10 +128,11 @@ pub fn lane(link: &Link) -> Lane {
 pub fn must_wait(
     turn: &Turn<'_>,
     session: &mut Session,
+    request: Request<'_>,
     sets: &[Rc<LinkSet>],
-    touches: Touches,
+    ruled: &Ruled,
 ) -> Option<Flow> {
-    if session.must_wait(turn.worker.spread_lane(false), touches) {
+    if session.must_wait(turn.worker.spread_lane(false), Touches::Anything) {
         return Some(Flow::Wait);
     }
     for set in sets {
@@ -138,8 +141,9 @@ pub fn must_wait(
             Usable::Yes => {}
             Usable::Wait => return Some(Flow::Wait),
             Usable::No(why) => {
-                let text = super::reply::error_text(turn.worker, session.command, &why);
-                return Some(refuse(turn, session, text));
+                if let Err(why) = offline::admit(turn.worker, link, offline::size(request), why) {
+                    return Some(unavailable(turn, session, request, ruled, &why));
+                }
             }
         }
     }

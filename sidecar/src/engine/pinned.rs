@@ -175,7 +175,17 @@ fn take_link(
     };
     // The shared link knows first whether Redis is away.
     let shared = set.plain(turn.worker, session.proto).clone();
-    let waited_for = session.pinning.take();
+    let waited_for = session.pinning.take().filter(|link| {
+        let is_there = link.server.number == set.server.number;
+        if !is_there {
+            // The slot moved while the client waited.
+            match turn.worker.links_if_there(session.db, &link.server) {
+                Some(old) => old.unpin(link, false),
+                None => link.close(Lost::Closed),
+            }
+        }
+        is_there
+    });
     if let Status::Down(why) = shared.status() {
         if let Some(link) = waited_for {
             set.unpin(&link, false);

@@ -10,7 +10,8 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use super::{
-    Flow, Request, Turn, forward,
+    Flow, Request, Turn,
+    forward::{self, Ruled},
     gather::{Gather, Merge},
     refuse,
     reply::{After, ReplyChange},
@@ -166,6 +167,7 @@ pub fn split(
     session: &mut Session,
     request: Request<'_>,
     groups: &[Group],
+    ruled: &Ruled,
 ) -> Flow {
     let Request { spec, args, .. } = request;
     let id = spec.id();
@@ -190,7 +192,7 @@ pub fn split(
     let Some(sets) = sets else {
         return refuse(turn, session, Nowhere::TooManyLinks.to_string());
     };
-    if let Some(flow) = forward::must_wait(turn, session, &sets, Touches::Anything) {
+    if let Some(flow) = forward::must_wait(turn, session, request, &sets, ruled) {
         return flow;
     }
     let number = session.reserve(turn.worker.spread_lane(false), Touches::Anything);
@@ -220,11 +222,12 @@ pub fn everywhere(
     session: &mut Session,
     request: Request<'_>,
     merge: Merge,
+    ruled: &Ruled,
 ) -> Flow {
     let Some(sets) = turn.worker.links_of_all(session.db) else {
         return refuse(turn, session, Nowhere::TooManyLinks.to_string());
     };
-    if let Some(flow) = forward::must_wait(turn, session, &sets, Touches::Anything) {
+    if let Some(flow) = forward::must_wait(turn, session, request, &sets, ruled) {
         return flow;
     }
     let number = session.reserve(turn.worker.spread_lane(false), Touches::Anything);

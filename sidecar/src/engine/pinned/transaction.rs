@@ -71,6 +71,8 @@ pub(super) fn in_multi(turn: &Turn<'_>, session: &mut Session, request: Request<
     let Request { spec, args, .. } = request;
     match spec.id() {
         CommandId::Exec if spec.arity_matches(args.len()) => return exec(turn, session, request),
+        // Behind a `MULTI` that goes out with it, it is queued like any other.
+        CommandId::Unwatch if begins(session) => return queue(turn, session, request),
         CommandId::Multi | CommandId::Watch | CommandId::Unwatch => {
             return send_plain(turn, session, request);
         }
@@ -106,6 +108,12 @@ pub(super) fn in_multi(turn: &Turn<'_>, session: &mut Session, request: Request<
         None => queue(turn, session, request),
         Some(error) => abort(turn, session, &error),
     }
+}
+
+/// Whether no server has heard of the transaction yet.
+fn begins(session: &Session) -> bool {
+    let pinned = session.pinned.as_ref();
+    pinned.is_some_and(|pinned| pinned.transaction.begins)
 }
 
 /// Ends a transaction of which no server has heard: its first command was refused here.
