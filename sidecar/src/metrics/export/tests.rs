@@ -23,7 +23,10 @@ const RULES: &str = "upstream: {host: h}\nrules: [{name: ghosts, match: 'a:{id}'
 
 #[test]
 fn every_metric_of_the_table_is_shown_with_its_labels() {
-    let shared = shared(RULES, 1);
+    // Shown where a circuit breaker is declared, for servers that have links.
+    let breaker = "resilience: {circuitBreaker: {failures: 3, openFor: 1s}}";
+    let shared = shared(&format!("{RULES}\n{breaker}"), 1);
+    let _server = shared.healths.get("h:6379");
     let get = CommandId::Get as usize;
     shared.counters[0].commands[get].outcomes[Outcome::Ok as usize].inc();
     shared.counters[0].commands[get].duration.observe(1, 1);
