@@ -12,13 +12,16 @@ use std::{net::SocketAddr, process::Command};
 
 use e2e::{
     Engine, RedisServer, ServerOptions, Sidecar, SidecarOptions, Value, Wire, clients,
-    environment::available, wait,
+    environment::available, ports, wait,
 };
 use serde_json::json;
 
 /// A real cluster that is one node and owns every slot.
 fn real_cluster() -> RedisServer {
-    let options = ServerOptions::of(Engine::Redis7).with("cluster-enabled yes");
+    // By itself it would take its port plus 10,000, which another test may have.
+    let options = ServerOptions::of(Engine::Redis7)
+        .with("cluster-enabled yes")
+        .with(&format!("cluster-port {}", ports::free()));
     let server = RedisServer::start(options);
     let mut direct = server.connect();
     assert_eq!(direct.run("CLUSTER ADDSLOTSRANGE 0 16383"), "OK");
