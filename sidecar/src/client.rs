@@ -261,10 +261,14 @@ impl Client {
 
     /// Runs a command that was taken together with those of other connections. The caller has
     /// read the clock, ends the batch, and flushes.
-    fn run_together(self: &Rc<Self>, command: &[u8]) {
+    fn run_together(self: &Rc<Self>, command: &[u8], key: &[u8]) {
         let mut session = self.session.borrow_mut();
         session.taken = false;
-        let used = if may_go_on(&session) {
+        let goes_on = may_go_on(&session);
+        if goes_on && engine::is_hit(&self.worker, &mut session, key) {
+            return;
+        }
+        let used = if goes_on {
             self.run_batch(&mut session, command)
         } else {
             0

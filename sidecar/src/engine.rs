@@ -36,6 +36,7 @@ use crate::{
     command::{self, Allowed, Class, CommandId, CommandSpec, CommandTable, Local, Resolved},
     metrics::Outcome,
     state::Active,
+    tier::Query,
     worker::Worker,
 };
 
@@ -137,6 +138,20 @@ pub fn handle(turn: &Turn<'_>, session: &mut Session, args: &[&[u8]], raw: Optio
         return pinned::first_in_multi(turn, session, request);
     }
     route(turn, session, request)
+}
+
+/// Answers the `GET` of a client without state from the local tier, if it can: what [`handle`]
+/// comes to, without reading the command a second time.
+#[inline]
+pub fn is_hit(worker: &Rc<Worker>, session: &mut Session, key: &[u8]) -> bool {
+    let is_plain = session.authenticated
+        && session.replies == ReplyMode::On
+        && session.pinned.is_none()
+        && session.in_memory.is_none()
+        && session.unsent == Unsent::Nothing
+        && session.unanswered() == 0;
+    session.command = CommandId::Get;
+    is_plain && cached::hit(worker, session, key, Query::Get)
 }
 
 /// A command of a client whose connection has no state.

@@ -92,8 +92,9 @@ fn run_all(worker: &Rc<Worker>, waiting: &Waiting) {
     worker.refresh_now();
     warm(worker, waiting);
     for read in &waiting.reads {
-        read.client
-            .run_together(&waiting.bytes[read.at..read.at + read.len]);
+        let command = &waiting.bytes[read.at..read.at + read.len];
+        let key = &waiting.bytes[read.key..read.key + read.key_len];
+        read.client.run_together(command, key);
     }
     worker.end_batch();
     for read in &waiting.reads {

@@ -309,7 +309,9 @@ impl Servers {
             return changes;
         }
         let losers = losers(&old, topology);
-        let is_there = |server: &Server| is_in(topology, server);
+        // Who was asked while nothing was known answers what it was asked; then it is idle, and
+        // given up with the strangers.
+        let is_there = |server: &Server| server.address.is_none() || is_in(topology, server);
         self.sets.borrow_mut().retain(|_, set| {
             let server = &set.server;
             let stays = is_there(server);
@@ -462,6 +464,17 @@ mod tests {
         assert_eq!(names(&changes.lost_slots), ["a"]);
         assert_eq!(names(&changes.gone), ["c"]);
         assert_eq!(servers.sets().len(), 2);
+    }
+
+    #[test]
+    fn who_was_asked_while_nothing_was_known_is_not_cut_off_by_the_first_topology() {
+        let servers = Servers::new(Arc::new(Topology::unknown_cluster()));
+        servers.links(&servers.any(), 0).unwrap();
+        let changes = servers.adopt(&cluster(&[(0, "a")]));
+        assert!(changes.gone.is_empty());
+        assert_eq!(host(&servers.of_slot(7)), "a");
+        let strays = servers.forget_moves(Tick::now(), &BTreeSet::new());
+        assert_eq!(strays.len(), 1, "it has nothing to do");
     }
 
     #[test]
