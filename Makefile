@@ -15,7 +15,7 @@ run: ## Serve examples/analytics.yaml on localhost, memory only (needs only Rust
 	@cargo run --quiet --release -p pannier-sidecar -- --manifests examples/analytics.yaml
 
 test: ## Run every test, against real servers and clients (fetched first, nothing is installed)
-	@echo "building (about 8 minutes the first time on two cores), fetching servers and clients (1 minute the first time), testing (about 6 minutes)"
+	@echo "building (about 14 minutes the first time on two cores), fetching servers and clients (1 minute the first time), testing (about 10 minutes)"
 	@cargo build -p pannier-sidecar
 	@cargo build -p pannier-sidecar --features planted-bugs --bin pannier-sidecar-planted
 	@cargo run --quiet -p pannier-e2e --bin e2e-fetch
