@@ -445,6 +445,11 @@ impl Worker {
     }
 
     fn coherence_is(&self, now: CoherenceState) {
+        // One server of a cluster that is a replica by now says nothing of the others.
+        let degraded = matches!(now, CoherenceState::Degraded(_));
+        if degraded && self.is_cluster && self.another_fills() {
+            return;
+        }
         if self.shared.upstream.facts().coherence == now {
             return;
         }
