@@ -1,0 +1,3 @@
+//! The agent: process 1 of every Redis and Sentinel container.
+
+pub mod config;
