@@ -7,8 +7,8 @@ use std::{
 };
 
 use crate::{
+    debian::run,
     environment::{cache_folder, lock},
-    packages::run,
 };
 
 /// Why a client library could not be had.
@@ -19,7 +19,7 @@ pub enum ClientError {
     NoLanguage(&'static str),
     /// A step failed.
     #[error(transparent)]
-    Fetch(#[from] crate::packages::FetchError),
+    Fetch(#[from] crate::debian::FetchError),
 }
 
 /// Folder with the scripts and, below, `node_modules` with ioredis, node-redis and Socket.IO.

@@ -6,9 +6,11 @@
 
 pub mod clients;
 pub mod cluster;
+pub mod debian;
 pub mod environment;
 pub mod history;
 pub mod http;
+pub mod kubernetes;
 pub mod liar;
 pub mod packages;
 pub mod ports;

@@ -15,6 +15,9 @@ use nix::{
 
 use crate::{environment::unusable, wait};
 
+/// Lines of a log that a failed test shows.
+const SHOWN: usize = 200;
+
 /// A folder that is removed with the value.
 pub struct Folder(PathBuf);
 
@@ -137,7 +140,10 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            eprintln!("--- log of {} ---\n{}---", self.name, self.log());
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = &lines[lines.len().saturating_sub(SHOWN)..];
+            eprintln!("--- log of {} ---\n{}\n---", self.name, tail.join("\n"));
         }
     }
 }

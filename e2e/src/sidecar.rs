@@ -361,7 +361,7 @@ pub fn program() -> &'static Path {
         if let Some(path) = std::env::var_os("PANNIER_SIDECAR_BIN") {
             return path.into();
         }
-        build("pannier-sidecar", &[])
+        build("pannier-sidecar", "pannier-sidecar", &[])
     })
 }
 
@@ -370,22 +370,33 @@ pub fn planted_program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         std::env::var_os("PANNIER_PLANTED_BIN").map_or_else(
-            || build("pannier-sidecar-planted", &["--features", "planted-bugs"]),
+            || {
+                build(
+                    "pannier-sidecar",
+                    "pannier-sidecar-planted",
+                    &["--features", "planted-bugs"],
+                )
+            },
             PathBuf::from,
         )
     })
 }
 
-/// Builds a program of the sidecar's crate next to the running test.
-fn build(name: &str, flags: &[&str]) -> PathBuf {
+/// The folder of finished programs that belongs to the running test.
+pub(crate) fn profile_folder() -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
-    let profile = test
-        .ancestors()
+    test.ancestors()
         .find(|folder| folder.ends_with("debug") || folder.ends_with("release"))
-        .expect("cargo puts tests below a folder named after the profile");
+        .expect("cargo puts tests below a folder named after the profile")
+        .to_owned()
+}
+
+/// Builds a program of our own next to the running test.
+pub(crate) fn build(package: &str, name: &str, flags: &[&str]) -> PathBuf {
+    let profile = profile_folder();
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     build
-        .args(["build", "--quiet", "-p", "pannier-sidecar", "--bin", name])
+        .args(["build", "--quiet", "-p", package, "--bin", name])
         .args(flags)
         .arg("--target-dir")
         .arg(profile.parent().expect("the profile is in a target folder"))
@@ -393,7 +404,7 @@ fn build(name: &str, flags: &[&str]) -> PathBuf {
     if profile.ends_with("release") {
         build.arg("--release");
     }
-    if let Err(error) = crate::packages::run(&format!("build {name}"), &mut build) {
+    if let Err(error) = crate::debian::run(&format!("build {name}"), &mut build) {
         unusable(&error.to_string());
     }
     profile.join(name)

@@ -3,7 +3,10 @@
 
 use std::process::ExitCode;
 
-use e2e::{Engine, clients};
+use e2e::{
+    Engine, clients,
+    kubernetes::{Binaries, NodePrograms},
+};
 
 fn main() -> ExitCode {
     let mut missing = 0;
@@ -25,9 +28,16 @@ fn main() -> ExitCode {
     );
     let python = clients::python().map(|(path, _)| path.display().to_string());
     report("redis-py", python.map_err(|error| error.to_string()));
+    let binaries = Binaries::get().map(|all| all.program("kubectl").display().to_string());
+    report("Kubernetes", binaries.map_err(|error| error.to_string()));
+    let programs = NodePrograms::get().map(|all| all.etcd().display().to_string());
+    report(
+        "etcd, containerd",
+        programs.map_err(|error| error.to_string()),
+    );
     // Servers are needed by almost every test, so their absence is no mere skip.
     if missing > 0 {
-        println!("{missing} of 6 are missing: the tests that need them will say so");
+        println!("{missing} of 8 are missing: the tests that need them will say so");
     }
     ExitCode::SUCCESS
 }

@@ -1,0 +1,33 @@
+//! A real Kubernetes for tests, on this machine, without a registry and without the internet.
+//!
+//! [`ControlPlane`] is etcd, the API server and the controllers: enough for reconcile logic, faults
+//! and scale, up in about three seconds, no root needed. Everything that a run leaves behind is
+//! removed by [`sweep`], which also runs after a test process was killed.
+
+mod authority;
+pub mod binaries;
+mod client;
+mod control_plane;
+mod go;
+mod kubeconfig;
+pub mod programs;
+mod run;
+pub mod sweep;
+
+pub use self::{
+    binaries::Binaries,
+    client::{
+        apply_crds, blocking, eventually, eventually_within, new_namespace, service_account_token,
+    },
+    control_plane::{ControlPlane, ControlPlaneOptions},
+    kubeconfig::Access,
+    programs::NodePrograms,
+};
+
+/// Why a test that needs Kubernetes cannot run on this machine.
+#[derive(Debug, thiserror::Error)]
+pub enum Unavailable {
+    /// A program could not be had.
+    #[error(transparent)]
+    Fetch(#[from] crate::debian::FetchError),
+}

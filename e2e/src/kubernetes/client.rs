@@ -1,0 +1,134 @@
+//! What nearly every test asks of an API server first.
+
+use std::{
+    future::Future,
+    path::Path,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::{
+    api::{
+        authentication::v1::{TokenRequest, TokenRequestSpec},
+        core::v1::{Namespace, ServiceAccount},
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
+};
+
+use crate::{environment::unusable, wait::PATIENCE};
+
+/// Runs a future to its end on a thread of its own; works within and without a runtime.
+pub fn blocking<T: Send>(future: impl Future<Output = T> + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime can be built")
+                .block_on(future)
+        });
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Asks again and again until `probe` has an answer; fails the test after 20 seconds.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    probe: impl FnMut() -> F,
+) -> T {
+    eventually_within(PATIENCE, what, probe).await
+}
+
+/// As [`eventually`] with a deadline of its own.
+pub async fn eventually_within<T, F: Future<Output = Option<T>>>(
+    patience: Duration,
+    what: &str,
+    mut probe: impl FnMut() -> F,
+) -> T {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(answer) = probe().await {
+            return answer;
+        }
+        if Instant::now() > deadline {
+            unusable(&format!("waited {patience:?} in vain: {what}"));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Applies the custom resource definitions of this checkout and waits until they are served.
+pub async fn apply_crds(client: &Client) {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../crds"));
+    for file in [
+        "cachetiers.pannier.dev.yaml",
+        "sessionpolicies.pannier.dev.yaml",
+    ] {
+        let text = std::fs::read_to_string(folder.join(file)).expect("it is in the repository");
+        let definition: CustomResourceDefinition =
+            serde_yaml::from_str(&text).expect("it is generated");
+        let name = definition.name_any();
+        let parameters = PatchParams::apply("pannier-e2e").force();
+        api.patch(&name, &parameters, &Patch::Apply(&definition))
+            .await
+            .unwrap_or_else(|error| unusable(&format!("{file} is not accepted: {error}")));
+        eventually(&format!("{name} is established"), || async {
+            let found = api.get(&name).await.ok()?;
+            let conditions = found.status?.conditions?;
+            conditions
+                .iter()
+                .any(|one| one.type_ == "Established" && one.status == "True")
+                .then_some(())
+        })
+        .await;
+    }
+}
+
+/// Creates a namespace that no other test uses, and waits for its default account, without which
+/// no pod can be created.
+pub async fn new_namespace(client: &Client, prefix: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("{prefix}-{}-{number}", std::process::id());
+    let namespace = Namespace {
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            ..ObjectMeta::default()
+        },
+        ..Namespace::default()
+    };
+    Api::all(client.clone())
+        .create(&PostParams::default(), &namespace)
+        .await
+        .unwrap_or_else(|error| unusable(&format!("failed to create {name}: {error}")));
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &name);
+    eventually("the default account exists", || async {
+        accounts.get_opt("default").await.ok()?
+    })
+    .await;
+    name
+}
+
+/// A token of a service account, valid for an hour; the account must exist.
+pub async fn service_account_token(client: &Client, namespace: &str, account: &str) -> String {
+    let api: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+    let request = TokenRequest {
+        spec: TokenRequestSpec {
+            expiration_seconds: Some(3600),
+            ..TokenRequestSpec::default()
+        },
+        ..TokenRequest::default()
+    };
+    let answer = api
+        .create_token_request(account, &PostParams::default(), &request)
+        .await
+        .unwrap_or_else(|error| unusable(&format!("no token for {namespace}/{account}: {error}")));
+    answer.status.expect("a granted request has a status").token
+}
