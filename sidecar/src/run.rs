@@ -334,14 +334,8 @@ async fn dial(active: Arc<Active>, topology: Arc<Topology>) -> Result<Stream, Di
     // Behind Sentinels there is no Redis at the address of the configuration.
     let node = topology.nodes.first().ok_or(DialError::NoPrimary)?;
     let endpoint = configured.at(&node.primary);
-    let handshake = Handshake {
-        proto: Proto::Resp2,
-        db: 0,
-        tracking: false,
-        readonly: false,
-    };
     let connected = endpoint
-        .connect(handshake)
+        .connect(Handshake::plain(Proto::Resp2, 0))
         .await
         .map_err(DialError::Connect)?;
     Ok(connected.stream)

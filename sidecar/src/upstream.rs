@@ -107,10 +107,8 @@ impl LinkSet {
     pub fn plain(&self, worker: &Rc<Worker>, proto: Proto) -> &Rc<Link> {
         self.plain[index(proto)].get_or_init(|| {
             let handshake = Handshake {
-                proto,
-                db: self.db,
-                tracking: false,
                 readonly: self.server.replica,
+                ..Handshake::plain(proto, self.db)
             };
             Link::open(worker, &self.server, Role::Plain, handshake)
         })
@@ -121,10 +119,8 @@ impl LinkSet {
         self.tracked.get_or_init(|| {
             let tracking = worker.wants_tracking();
             let handshake = Handshake {
-                proto: Proto::Resp3,
-                db: self.db,
                 tracking,
-                readonly: false,
+                ..Handshake::plain(Proto::Resp3, self.db)
             };
             Link::open(worker, &self.server, Role::Tracked, handshake)
         })
@@ -140,12 +136,7 @@ impl LinkSet {
             }
         };
         let link = spare.unwrap_or_else(|| {
-            let handshake = Handshake {
-                proto,
-                db: self.db,
-                tracking: false,
-                readonly: false,
-            };
+            let handshake = Handshake::plain(proto, self.db);
             Link::open(worker, &self.server, Role::Pinned, handshake)
         });
         self.pinned.borrow_mut().push(Rc::clone(&link));

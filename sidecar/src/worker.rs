@@ -82,6 +82,8 @@ impl Worker {
         index: usize,
     ) -> Result<Rc<Self>, crate::upstream::tls::TlsError> {
         let active = shared.active();
+        let upstream = active.config.upstream.as_ref();
+        let mode = upstream.map_or(UpstreamMode::Standalone, |upstream| upstream.mode);
         let broadcast = announce::prefixes(&active, shared);
         let endpoint = endpoint(&active)?.map(|endpoint| {
             Rc::new(Endpoint {
@@ -97,8 +99,8 @@ impl Worker {
             flights: RefCell::default(),
             together: Together::default(),
             commands: RefCell::new(shared.commands.load_full()),
-            is_cluster: route::names_a_cluster(&active.config),
-            asks_sentinels: route::names_sentinels(&active.config),
+            is_cluster: mode == UpstreamMode::Cluster,
+            asks_sentinels: mode == UpstreamMode::Sentinel,
             servers: Servers::new(shared.topology.current()),
             active: RefCell::new((shared.version(), active)),
             has_upstream: endpoint.is_some(),

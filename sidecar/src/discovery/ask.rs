@@ -46,14 +46,8 @@ pub(super) struct Conn {
 impl Conn {
     /// Connects, logs in, and speaks RESP2.
     pub(super) async fn open(endpoint: &Endpoint) -> Result<Self, AskError> {
-        let handshake = Handshake {
-            proto: Proto::Resp2,
-            db: 0,
-            tracking: false,
-            readonly: false,
-        };
         let connected = endpoint
-            .connect(handshake)
+            .connect(Handshake::plain(Proto::Resp2, 0))
             .await
             .map_err(AskError::Connect)?;
         Ok(Self {

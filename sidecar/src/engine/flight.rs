@@ -566,13 +566,7 @@ fn ask_again(worker: &Rc<Worker>, waiter: Waiter, db: u16, words: &[&[u8]], lost
             .collect(),
         ..After::default()
     };
-    let target = ClientTarget {
-        client,
-        number,
-        command: id,
-        hops: 0,
-        after: Some(Box::new(after)),
-    };
+    let target = ClientTarget::new(&client, number, id, after);
     let bytes = words.iter().map(|word| word.len() + 16).sum();
     let waits = |link: &Rc<Link>| offline::admit(worker, link, bytes, lost.clone()).is_ok();
     match plain {

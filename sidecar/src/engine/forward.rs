@@ -15,7 +15,7 @@ use super::{
     gather::Part,
     memory, offline, refuse,
     reply::{After, ClientTarget, ReplyChange, Target},
-    spread::{self, Place},
+    spread::{self, Nowhere, Place},
 };
 use crate::{
     client::session::{Lane, Session, Touches},
@@ -74,7 +74,7 @@ fn forward_keyed(
         return memory::execute(turn, session, request, &ruled);
     }
     let (set, touches) = if turn.worker.is_cluster() {
-        match spread::place(turn, session, request, found) {
+        match spread::place(turn, session, request, &ruled, found) {
             Ok(Place::One(set, Some(slot))) => (set, Touches::Key(u64::from(slot))),
             Ok(Place::One(set, None)) => (set, touches(request, &ruled)),
             Ok(Place::Split(groups)) => {
@@ -88,7 +88,7 @@ fn forward_keyed(
         }
     } else {
         let Some(set) = turn.worker.links(session.db) else {
-            return refuse(turn, session, spread::Nowhere::TooManyLinks.to_string());
+            return refuse(turn, session, Nowhere::TooManyLinks.to_string());
         };
         let touches = ruled.touches.unwrap_or_else(|| touches(request, &ruled));
         (set, touches)
@@ -97,17 +97,13 @@ fn forward_keyed(
     if session.must_wait(lane(&link), touches) {
         return Flow::Wait;
     }
-    match usable(turn, &link) {
+    match takes(turn, &link, offline::size(request)) {
         Usable::Yes => {}
         Usable::Wait => return Flow::Wait,
         Usable::No(_) if turn.worker.in_memory_mode(&link) => {
             return memory::execute(turn, session, request, &ruled);
         }
-        Usable::No(why) => {
-            if let Err(why) = offline::admit(turn.worker, &link, offline::size(request), why) {
-                return unavailable(turn, session, request, &ruled, &why);
-            }
-        }
+        Usable::No(why) => return unavailable(turn, session, request, &ruled, &why),
     }
     match prepare(turn, request, &ruled, found) {
         Ok(command) => {
@@ -137,14 +133,10 @@ pub fn must_wait(
     }
     for set in sets {
         let link = set.plain(turn.worker, session.proto);
-        match usable(turn, link) {
+        match takes(turn, link, offline::size(request)) {
             Usable::Yes => {}
             Usable::Wait => return Some(Flow::Wait),
-            Usable::No(why) => {
-                if let Err(why) = offline::admit(turn.worker, link, offline::size(request), why) {
-                    return Some(unavailable(turn, session, request, ruled, &why));
-                }
-            }
+            Usable::No(why) => return Some(unavailable(turn, session, request, ruled, &why)),
         }
     }
     None
@@ -227,6 +219,18 @@ pub fn usable(turn: &Turn<'_>, link: &Link) -> Usable {
         Status::Down(why) => Usable::No(Lost::Unavailable(why)),
         Status::NoDatabase => Usable::No(Lost::Unavailable("ERR DB index is out of range".into())),
         Status::Closed => Usable::No(Lost::Closed),
+    }
+}
+
+/// The same, and a command of so many bytes may wait on a link that is down, where an offline queue
+/// is declared.
+pub fn takes(turn: &Turn<'_>, link: &Link, bytes: usize) -> Usable {
+    match usable(turn, link) {
+        Usable::No(why) => match offline::admit(turn.worker, link, bytes, why) {
+            Ok(()) => Usable::Yes,
+            Err(why) => Usable::No(why),
+        },
+        usable => usable,
     }
 }
 
@@ -372,13 +376,7 @@ fn send(turn: &Turn<'_>, request: Request<'_>, link: &Link, number: u64, command
         after,
         follow: keys,
     } = command;
-    let target = ClientTarget {
-        client: turn.client.clone(),
-        number,
-        command: spec.id(),
-        hops: 0,
-        after: (!after.is_nothing()).then(|| Box::new(after)),
-    };
+    let target = ClientTarget::new(turn.client, number, spec.id(), after);
     link.send(Target::Client(target), spec.is_idempotent(), |out| {
         out.extend_from_slice(&bytes);
     });
@@ -390,30 +388,23 @@ fn send(turn: &Turn<'_>, request: Request<'_>, link: &Link, number: u64, command
 /// Forwards a command without keys, with something to be done when its reply comes.
 pub fn as_is(turn: &Turn<'_>, session: &mut Session, request: Request<'_>, after: After) -> Flow {
     let Some(set) = turn.worker.links(session.db) else {
-        return refuse(turn, session, "ERR too many databases are in use at a time");
+        return refuse(turn, session, Nowhere::TooManyLinks.to_string());
     };
     let link = set.plain(turn.worker, session.proto).clone();
-    match usable(turn, &link) {
+    match takes(turn, &link, offline::size(request)) {
         Usable::Yes => {}
         Usable::Wait => return Flow::Wait,
-        Usable::No(why) => {
-            if let Err(why) = offline::admit(turn.worker, &link, offline::size(request), why) {
-                return unavailable(turn, session, request, &Ruled::default(), &why);
-            }
-        }
+        Usable::No(why) => return unavailable(turn, session, request, &Ruled::default(), &why),
     }
     let number = session.reserve(lane(&link), Touches::Nothing);
-    let target = ClientTarget {
-        client: turn.client.clone(),
-        number,
-        command: request.spec.id(),
-        hops: 0,
-        after: Some(Box::new(after)),
+    let mut bytes = Vec::new();
+    write_command(request.args, &mut bytes);
+    let command = Command {
+        bytes: bytes.into(),
+        after,
+        follow: SmallVec::new(),
     };
-    let idempotent = request.spec.is_idempotent();
-    link.send(Target::Client(target), idempotent, |out| {
-        write_command(request.args, out);
-    });
+    send(turn, request, &link, number, command);
     Flow::Done
 }
 

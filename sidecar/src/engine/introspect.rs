@@ -13,8 +13,9 @@ use super::stale;
 use super::{
     Flow, Turn, flight, forward,
     local::connection_words,
-    memory, offline,
+    memory,
     reply::{After, ClientTarget, ReplyChange, Target},
+    spread::Nowhere,
 };
 use crate::metrics::STALES;
 use crate::{
@@ -305,20 +306,18 @@ fn from_memory(
 
 fn from_redis(turn: &Turn<'_>, session: &mut Session, key: &[u8], rule: Option<Arc<str>>) -> Flow {
     let Some(set) = turn.worker.links_of(session.db, key) else {
-        return super::refuse(turn, session, "ERR too many databases are in use at a time");
+        return super::refuse(turn, session, Nowhere::TooManyLinks.to_string());
     };
     let link = Rc::clone(set.plain(turn.worker, session.proto));
-    match forward::usable(turn, &link) {
+    match forward::takes(turn, &link, key.len()) {
         forward::Usable::Yes => {}
         forward::Usable::Wait => return Flow::Wait,
         forward::Usable::No(_) if turn.worker.in_memory_mode(&link) => {
             return from_memory(turn, session, key, rule.as_deref(), false);
         }
         forward::Usable::No(why) => {
-            if let Err(why) = offline::admit(turn.worker, &link, key.len(), why) {
-                let text = super::reply::error_text(turn.worker, session.command, &why);
-                return super::refuse(turn, session, &text);
-            }
+            let text = super::reply::error_text(turn.worker, session.command, &why);
+            return super::refuse(turn, session, &text);
         }
     }
     let number = session.reserve(forward::lane(&link), turn.worker.touches(key));
@@ -327,13 +326,7 @@ fn from_redis(turn: &Turn<'_>, session: &mut Session, key: &[u8], rule: Option<A
         keys: vec![key.into()],
         ..After::default()
     };
-    let target = ClientTarget {
-        client: Rc::clone(turn.client),
-        number,
-        command: session.command,
-        hops: 0,
-        after: Some(Box::new(after)),
-    };
+    let target = ClientTarget::new(turn.client, number, session.command, after);
     let key = turn.active.key_in_redis(key);
     link.send(Target::Client(target), true, |out| {
         command(out, &[b"GET", &key]);

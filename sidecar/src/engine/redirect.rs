@@ -135,13 +135,11 @@ pub fn take(
             send_to(link, &to, target, repeatable, &bytes, false)
         }
         Refusal::Ask(to) => send_to(link, &to, target, repeatable, &bytes, true),
-        Refusal::ReadOnly => {
+        Refusal::ReadOnly | Refusal::Later => {
             worker.shared.topology.doubt();
-            link.leave();
-            hold(link, target, repeatable, hops, bytes)
-        }
-        Refusal::Later => {
-            worker.shared.topology.doubt();
+            if why == Refusal::ReadOnly {
+                link.leave();
+            }
             hold(link, target, repeatable, hops, bytes)
         }
     }

@@ -63,6 +63,19 @@ pub struct ClientTarget {
     pub after: Option<Box<After>>,
 }
 
+impl ClientTarget {
+    /// The app's slot `number`.
+    pub fn new(client: &Rc<Client>, number: u64, command: CommandId, after: After) -> Self {
+        Self {
+            client: Rc::clone(client),
+            number,
+            command,
+            hops: 0,
+            after: (!after.is_nothing()).then(|| Box::new(after)),
+        }
+    }
+}
+
 /// What is to be done when a reply comes, before the app gets it.
 #[derive(Debug, Default)]
 pub struct After {

@@ -57,21 +57,27 @@ pub enum Nowhere {
     Cursor,
 }
 
-/// Where a command goes in a cluster.
+/// Where a command goes in a cluster; `found` are its keys, unless it has a single one.
 pub fn place(
     turn: &Turn<'_>,
     session: &Session,
     request: Request<'_>,
-    found: &mut KeyPositions,
+    ruled: &Ruled,
+    found: &KeyPositions,
 ) -> Result<Place, Nowhere> {
     let Request { spec, args, .. } = request;
+    // Of a single key the slot is known already.
+    if let Some(Touches::Key(slot)) = ruled.touches
+        && let Ok(slot) = u16::try_from(slot)
+    {
+        return one(turn, session, request, slot);
+    }
     // The name of a shard channel has a slot like a key.
     if spec.id() == CommandId::Spublish
         && let Some(channel) = args.get(1)
     {
         return one(turn, session, request, command_slot(channel));
     }
-    let _ = command::keys(spec, args, found);
     let mut groups: SmallVec<[(u16, usize); 8]> = SmallVec::new();
     for position in found.iter() {
         let index = position.index as usize;

@@ -26,20 +26,10 @@ pub(super) async fn dial(
         .node_of(key_slot(&names.index()))
         .and_then(|index| topology.nodes.get(index))
         .ok_or_else(|| broken(&"the primary is not known yet"))?;
-    let address = &node.primary;
-    let endpoint = if *address.host == *endpoint.host && address.port == endpoint.port {
-        endpoint
-    } else {
-        endpoint.at(address)
-    };
-    let handshake = Handshake {
-        proto: Proto::Resp3,
-        db: u16::try_from(active.config.keyspace.database).unwrap_or(0),
-        tracking: false,
-        readonly: false,
-    };
+    let db = u16::try_from(active.config.keyspace.database).unwrap_or(0);
     let connected = endpoint
-        .connect(handshake)
+        .at(&node.primary)
+        .connect(Handshake::plain(Proto::Resp3, db))
         .await
         .map_err(|error| broken(&error))?;
     Ok((connected.stream, changes))

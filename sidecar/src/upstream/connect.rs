@@ -63,6 +63,18 @@ pub struct Handshake {
     pub readonly: bool,
 }
 
+impl Handshake {
+    /// A connection that only carries commands.
+    pub fn plain(proto: Proto, db: u16) -> Self {
+        Self {
+            proto,
+            db,
+            tracking: false,
+            readonly: false,
+        }
+    }
+}
+
 /// A connection that is ready for commands.
 #[derive(Debug)]
 pub struct Connected {

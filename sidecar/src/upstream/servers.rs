@@ -16,7 +16,7 @@ use foldhash::HashMap;
 
 use super::{
     LinkSet,
-    topology::{Address, MAX_NODES, SLOTS, Topology, key_slot},
+    topology::{Address, MAX_NODES, Topology, key_slot},
 };
 use crate::clock::Tick;
 
@@ -45,6 +45,8 @@ pub struct Server {
 /// The servers of one event loop.
 pub struct Servers {
     topology: RefCell<Arc<Topology>>,
+    /// The primary of each of its nodes, in its order; none without a cluster.
+    owners: RefCell<Vec<Rc<Server>>>,
     /// Whoever is asked while nothing is known; the only one without a cluster.
     first: Rc<Server>,
     primaries: RefCell<BTreeMap<Address, Rc<Server>>>,
@@ -91,8 +93,9 @@ impl Servers {
             replica: false,
             tag: Cell::new(None),
         };
-        Self {
-            topology: RefCell::new(topology),
+        let servers = Self {
+            topology: RefCell::new(Arc::clone(&topology)),
+            owners: RefCell::default(),
             first: Rc::new(first),
             primaries: RefCell::default(),
             replicas: RefCell::default(),
@@ -100,7 +103,14 @@ impl Servers {
             ways: Cell::new(0),
             sets: RefCell::default(),
             last_number: Cell::new(0),
-        }
+        };
+        servers.name_owners(&topology);
+        servers
+    }
+
+    fn name_owners(&self, topology: &Topology) {
+        let nodes = topology.nodes.iter().filter(|_| topology.is_cluster());
+        *self.owners.borrow_mut() = nodes.map(|node| self.at(&node.primary)).collect();
     }
 
     /// The topology in force here.
@@ -110,11 +120,7 @@ impl Servers {
 
     /// The server for commands without keys.
     pub fn any(&self) -> Rc<Server> {
-        let topology = self.topology.borrow();
-        match topology.nodes.first() {
-            Some(node) if topology.is_cluster() => self.at(&node.primary),
-            _ => Rc::clone(&self.first),
-        }
+        Rc::clone(self.owners.borrow().first().unwrap_or(&self.first))
     }
 
     /// The server that owns a slot, as far as is known.
@@ -122,11 +128,10 @@ impl Servers {
         if let Some((server, _)) = self.moved.borrow().get(&slot) {
             return Rc::clone(server);
         }
-        let topology = self.topology.borrow();
-        match topology.node_of(slot) {
-            Some(index) if topology.is_cluster() => self.at(&topology.nodes[index].primary),
-            _ => self.any(),
-        }
+        let index = self.topology.borrow().node_of(slot);
+        let owners = self.owners.borrow();
+        let owner = index.and_then(|index| owners.get(index));
+        Rc::clone(owner.or(owners.first()).unwrap_or(&self.first))
     }
 
     /// A replica of the server that owns a slot, if there is one; `random` chooses.
@@ -172,13 +177,14 @@ impl Servers {
         let Some(slots) = &topology.slots else {
             return vec![Rc::clone(&self.first)];
         };
-        let mut seen = vec![false; topology.nodes.len()];
+        let owners = self.owners.borrow();
+        let mut seen = vec![false; owners.len()];
         let mut servers = Vec::new();
         for index in slots.iter().map(|index| usize::from(*index)) {
             if let Some(seen) = seen.get_mut(index)
                 && !std::mem::replace(seen, true)
             {
-                servers.push(self.at(&topology.nodes[index].primary));
+                servers.push(Rc::clone(&owners[index]));
             }
         }
         if servers.is_empty() {
@@ -268,10 +274,10 @@ impl Servers {
 
     /// The links to a server in a database; `None` when too many are in use.
     pub fn links(&self, server: &Rc<Server>, db: u16) -> Option<Rc<LinkSet>> {
-        let mut sets = self.sets.borrow_mut();
-        if let Some(set) = sets.get(&(server.number, db)) {
-            return Some(Rc::clone(set));
+        if let Some(set) = self.links_in_use(server, db) {
+            return Some(set);
         }
+        let mut sets = self.sets.borrow_mut();
         let databases = sets.keys().filter(|(number, _)| *number == server.number);
         if sets.len() >= SETS || databases.count() >= DATABASES {
             return None;
@@ -279,6 +285,11 @@ impl Servers {
         let set = Rc::new(LinkSet::new(Rc::clone(server), db));
         sets.insert((server.number, db), Rc::clone(&set));
         Some(set)
+    }
+
+    /// The links to a server in a database, if they are in use.
+    pub fn links_in_use(&self, server: &Server, db: u16) -> Option<Rc<LinkSet>> {
+        self.sets.borrow().get(&(server.number, db)).cloned()
     }
 
     /// Every set that was used.
@@ -309,6 +320,7 @@ impl Servers {
             return changes;
         }
         let losers = losers(&old, topology);
+        self.name_owners(topology);
         // Who was asked while nothing was known answers what it was asked; then it is idle, and
         // given up with the strangers.
         let is_there = |server: &Server| server.address.is_none() || is_in(topology, server);
@@ -350,16 +362,12 @@ fn is_in(topology: &Topology, server: &Server) -> bool {
 /// Who owned a slot that somebody else, or nobody, owns now.
 fn losers(old: &Topology, new: &Topology) -> Vec<Address> {
     let mut losers: Vec<Address> = Vec::new();
-    let owner = |topology: &Topology, slot| {
-        let index = topology.node_of(slot)?;
-        Some(topology.nodes[index].primary.clone())
-    };
-    for slot in 0..u16::try_from(SLOTS).unwrap_or(0) {
-        let Some(was) = owner(old, slot) else {
-            continue;
-        };
-        if !losers.contains(&was) && owner(new, slot).as_ref() != Some(&was) {
-            losers.push(was);
+    for (was, is) in old.owners().zip(new.owners()) {
+        if let Some(was) = was
+            && is != Some(was)
+            && !losers.contains(was)
+        {
+            losers.push(was.clone());
         }
     }
     losers
@@ -367,7 +375,10 @@ fn losers(old: &Topology, new: &Topology) -> Vec<Address> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::topology::Node, *};
+    use super::{
+        super::topology::{Node, SLOTS},
+        *,
+    };
 
     fn cluster(owners: &[(u16, &str)]) -> Arc<Topology> {
         let mut topology = Topology::unknown_cluster();

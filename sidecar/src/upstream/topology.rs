@@ -183,25 +183,15 @@ impl Topology {
     /// Whether a slot, or everything where there are none, is served by another primary in
     /// `self` than in `old`. Replicas do not count: they own nothing.
     pub fn moves_ownership(&self, old: &Self) -> bool {
-        if self.is_cluster() != old.is_cluster() {
-            return true;
-        }
-        let primary = |topology: &Self, slot| {
-            let index = topology.node_of(slot)?;
-            Some(topology.nodes[index].primary.clone())
-        };
-        if !self.is_cluster() {
-            return primary(self, 0) != primary(old, 0);
-        }
-        let (new, was) = (self.owners(), old.owners());
-        new.iter().zip(was.iter()).any(|(new, was)| new != was)
+        self.is_cluster() != old.is_cluster() || self.owners().ne(old.owners())
     }
 
-    fn owners(&self) -> Vec<Option<&Address>> {
-        let owner = |slot| self.node_of(slot).map(|index| &self.nodes[index].primary);
-        (0..SLOTS)
-            .map(|slot| owner(u16::try_from(slot).ok()?))
-            .collect()
+    /// Who owns each slot, in their order; without a cluster one node owns all.
+    pub fn owners(&self) -> impl Iterator<Item = Option<&Address>> {
+        (0..SLOTS).map(|slot| {
+            let index = self.node_of(u16::try_from(slot).ok()?)?;
+            Some(&self.nodes[index].primary)
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use policy::config::{ReplicaReads, UpstreamMode};
+use policy::config::ReplicaReads;
 
 use super::{PROOF_KEY, Worker};
 use crate::{
@@ -94,8 +94,7 @@ impl Worker {
 
     /// The links to a server, if it is still one of those that are used.
     pub fn links_if_there(&self, db: u16, server: &Server) -> Option<Rc<LinkSet>> {
-        let mut sets = self.servers.sets().into_iter();
-        sets.find(|set| set.server.number == server.number && set.db == db)
+        self.servers.links_in_use(server, db)
     }
 
     /// Whether any shared link is connected.
@@ -114,9 +113,7 @@ impl Worker {
 
     /// Whether another server may take over.
     pub fn fails_over(&self) -> bool {
-        let active = self.active.borrow();
-        let upstream = active.1.config.upstream.as_ref();
-        upstream.is_some_and(|upstream| upstream.mode != UpstreamMode::Standalone)
+        self.is_cluster || self.asks_sentinels
     }
 
     /// The slot of a key as the app writes it.
@@ -219,16 +216,4 @@ impl Worker {
             }
         }
     }
-}
-
-/// Whether the configuration names Sentinels.
-pub(super) fn names_sentinels(config: &policy::SidecarConfig) -> bool {
-    let upstream = config.upstream.as_ref();
-    upstream.is_some_and(|upstream| upstream.mode == UpstreamMode::Sentinel)
-}
-
-/// Whether the configuration names a cluster.
-pub(super) fn names_a_cluster(config: &policy::SidecarConfig) -> bool {
-    let upstream = config.upstream.as_ref();
-    upstream.is_some_and(|upstream| upstream.mode == UpstreamMode::Cluster)
 }

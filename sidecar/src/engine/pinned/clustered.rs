@@ -11,14 +11,14 @@ use super::{
         Flow, Request, Turn, local,
         redirect::{MAX_HOPS, Refusal},
         refuse,
-        reply::{ClientTarget, Target, error_text},
+        reply::{Target, error_text},
         spread::{self, Nowhere},
     },
     Pinned, handle, settle, take_link,
     transaction::Phase,
 };
 use crate::{
-    client::session::{Lane, Session, Touches, Unsent},
+    client::session::{Session, Unsent},
     command::{CommandId, Local, Pin, write_command},
     upstream::{Link, Lost, Role},
 };
@@ -108,29 +108,6 @@ fn bind(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
 fn abort(turn: &Turn<'_>, session: &mut Session, error: &str) -> Flow {
     session.unsent = Unsent::Aborted;
     refuse(turn, session, error)
-}
-
-/// Sends `MULTI`, and the first command once that was accepted: without it the command would run
-/// at once.
-pub(super) fn begin(
-    turn: &Turn<'_>,
-    session: &mut Session,
-    link: &Link,
-    command: CommandId,
-    bytes: Vec<u8>,
-) -> u64 {
-    let number = session.reserve(Lane::Pinned, Touches::Anything);
-    let target = ClientTarget {
-        client: Rc::clone(turn.client),
-        number,
-        command,
-        hops: 0,
-        after: None,
-    };
-    link.send(Target::Barrier(Box::new((target, bytes))), false, |out| {
-        write_command(&[b"MULTI"], out);
-    });
-    number
 }
 
 /// The server did not accept the `MULTI`: what follows must not run outside of it.

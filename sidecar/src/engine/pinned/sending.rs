@@ -140,19 +140,27 @@ fn send_behind_barrier(
 ) -> Flow {
     let mut bytes = Vec::new();
     write_command(request.args, &mut bytes);
-    let number = session.reserve(Lane::Pinned, Touches::Anything);
-    let target = ClientTarget {
-        client: Rc::clone(turn.client),
-        number,
-        command: request.spec.id(),
-        hops: 0,
-        after: None,
-    };
-    link.send(Target::Barrier(Box::new((target, bytes))), false, |out| {
-        write_command(&[b"PUBLISH", BARRIER_CHANNEL, b""], out);
-    });
+    let first: [&[u8]; 3] = [b"PUBLISH", BARRIER_CHANNEL, b""];
+    let number = send_behind(turn, session, link, &first, request.spec.id(), bytes);
     wait_for(session, number, true);
     Flow::Done
+}
+
+/// Sends `first`, and the command once that was accepted; the answer is the command's slot.
+pub(super) fn send_behind(
+    turn: &Turn<'_>,
+    session: &mut Session,
+    link: &Link,
+    first: &[&[u8]],
+    command: CommandId,
+    bytes: Vec<u8>,
+) -> u64 {
+    let number = session.reserve(Lane::Pinned, Touches::Anything);
+    let target = ClientTarget::new(turn.client, number, command, After::default());
+    link.send(Target::Barrier(Box::new((target, bytes))), false, |out| {
+        write_command(first, out);
+    });
+    number
 }
 
 pub(super) fn send_keyed(
@@ -203,14 +211,7 @@ pub(super) fn send(
     bytes: &[u8],
 ) -> u64 {
     let number = session.reserve(Lane::Pinned, Touches::Anything);
-    let after = after.filter(|after| !after.is_nothing()).map(Box::new);
-    let target = ClientTarget {
-        client: Rc::clone(turn.client),
-        number,
-        command,
-        hops: 0,
-        after,
-    };
+    let target = ClientTarget::new(turn.client, number, command, after.unwrap_or_default());
     link.send(Target::Client(target), false, |out| {
         out.extend_from_slice(bytes);
     });

@@ -8,8 +8,8 @@ use super::{
         Flow, Request, Turn, forward, local, refuse,
         reply::{After, ReplyChange, Target},
     },
-    Pinned, clustered,
-    sending::{prepare, rule, send, send_alone, send_and_wait, send_plain, wait_for},
+    Pinned,
+    sending::{prepare, rule, send, send_alone, send_and_wait, send_behind, send_plain, wait_for},
 };
 use crate::{
     client::session::Session,
@@ -176,7 +176,8 @@ pub(super) fn queue_keyed(
     let link = Rc::clone(&pinned.link);
     let id = request.spec.id();
     if std::mem::take(&mut pinned.transaction.begins) {
-        let number = clustered::begin(turn, session, &link, id, prepared.bytes);
+        // Without `MULTI` the command would run at once.
+        let number = send_behind(turn, session, &link, &[b"MULTI"], id, prepared.bytes);
         wait_for(session, number, false);
     } else {
         send(turn, session, &link, id, None, &prepared.bytes);
