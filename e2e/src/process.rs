@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io::{Read as _, Seek as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -25,7 +26,8 @@ pub struct Folder(PathBuf);
 pub struct Process {
     name: String,
     child: Child,
-    log: PathBuf,
+    // Open, so that it can still be read when its folder is gone.
+    log: File,
 }
 
 impl Folder {
@@ -65,14 +67,15 @@ impl Process {
     pub fn start(name: &str, command: &mut Command, log: &Path) -> Self {
         let file = File::options()
             .create(true)
+            .read(true)
             .append(true)
             .open(log)
             .expect("the log file is writable");
-        let second = file.try_clone().expect("a file handle can be cloned");
+        let copy = || file.try_clone().expect("a file handle can be cloned");
         let child = command
             .stdin(Stdio::null())
-            .stdout(file)
-            .stderr(second)
+            .stdout(copy())
+            .stderr(copy())
             .spawn()
             .unwrap_or_else(|error| {
                 unusable(&format!("failed to start {name} ({command:?}): {error}"))
@@ -80,13 +83,18 @@ impl Process {
         Self {
             name: name.to_owned(),
             child,
-            log: log.to_owned(),
+            log: file,
         }
     }
 
     /// Everything it has written.
     pub fn log(&self) -> String {
-        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+        let mut bytes = Vec::new();
+        let read = (&self.log)
+            .rewind()
+            .and_then(|()| (&self.log).read_to_end(&mut bytes));
+        read.expect("a log can be read");
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Its process id.
