@@ -9,7 +9,7 @@ use crate::environment::unusable;
 
 /// How long a condition may take before the test fails; generous, because it only costs time when
 /// something is broken.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Asks again and again until `probe` has an answer; fails the test after [`PATIENCE`].
 pub fn until<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
