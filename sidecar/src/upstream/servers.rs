@@ -94,7 +94,7 @@ impl Servers {
             tag: Cell::new(None),
         };
         let servers = Self {
-            topology: RefCell::new(Arc::clone(&topology)),
+            topology: RefCell::new(topology),
             owners: RefCell::default(),
             first: Rc::new(first),
             primaries: RefCell::default(),
@@ -104,11 +104,12 @@ impl Servers {
             sets: RefCell::default(),
             last_number: Cell::new(0),
         };
-        servers.name_owners(&topology);
+        servers.name_owners();
         servers
     }
 
-    fn name_owners(&self, topology: &Topology) {
+    fn name_owners(&self) {
+        let topology = self.topology.borrow();
         let nodes = topology.nodes.iter().filter(|_| topology.is_cluster());
         *self.owners.borrow_mut() = nodes.map(|node| self.at(&node.primary)).collect();
     }
@@ -313,6 +314,7 @@ impl Servers {
     /// Puts a new topology in force.
     pub fn adopt(&self, topology: &Arc<Topology>) -> Changes {
         let old = self.topology.replace(Arc::clone(topology));
+        self.name_owners();
         self.moved.borrow_mut().clear();
         self.ways.set(self.ways.get().wrapping_add(1));
         let mut changes = Changes::default();
@@ -320,7 +322,6 @@ impl Servers {
             return changes;
         }
         let losers = losers(&old, topology);
-        self.name_owners(topology);
         // Who was asked while nothing was known answers what it was asked; then it is idle, and
         // given up with the strangers.
         let is_there = |server: &Server| server.address.is_none() || is_in(topology, server);
