@@ -18,6 +18,10 @@ pub struct Args {
 pub enum Command {
     /// Run as process 1 of a Redis or Sentinel container: guard its start, its role, its end.
     Instance(Instance),
+    /// Copy this binary to where another container finds it: what the init container runs.
+    Install(Install),
+    /// Tell the waiting boot guard of this pod that what silent servers hold may be lost.
+    AcceptLoss(Instance),
 }
 
 /// Flags of the agent.
@@ -30,4 +34,16 @@ pub struct Instance {
         default_value = "/etc/pannier/instance/server.yaml"
     )]
     pub config: PathBuf,
+}
+
+/// Flags of the copy.
+#[derive(Debug, Flags)]
+pub struct Install {
+    /// The file to write.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/pannier/bin/pannier-operator"
+    )]
+    pub to: PathBuf,
 }

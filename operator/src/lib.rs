@@ -2,4 +2,5 @@
 //! process 1 of every Redis and Sentinel container.
 
 pub mod args;
+pub mod install;
 pub mod instance;

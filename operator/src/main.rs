@@ -5,17 +5,56 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use operator::{
     args::{Args, Command},
+    install::install,
     instance,
 };
 
 fn main() -> ExitCode {
     match Args::parse().command {
-        Command::Instance(flags) => match instance::config::InstanceConfig::load(&flags.config) {
-            Ok(_) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("pannier-operator: {error}");
-                ExitCode::from(2)
-            }
-        },
+        Command::Instance(flags) => agent(flags.config),
+        Command::Install(flags) => done(install(&flags.to)),
+        Command::AcceptLoss(flags) => done(accept_loss(&flags.config)),
+    }
+}
+
+fn done<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pannier-operator: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn accept_loss(path: &std::path::Path) -> Result<(), String> {
+    let config = instance::config::InstanceConfig::load(path).map_err(|error| error.to_string())?;
+    instance::marker::accept_loss(&config).map_err(|error| format!("{}: {error}", config.data))
+}
+
+/// One thread: the agent waits for others nearly all the time, and shares the pod's memory.
+fn agent(config: std::path::PathBuf) -> ExitCode {
+    tracing_subscriber::fmt()
+        .json()
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let ended = match runtime {
+        Ok(runtime) => {
+            let ended = runtime.block_on(instance::run(config));
+            // A name that is being looked up must not hold the end up.
+            runtime.shutdown_background();
+            ended.map_err(|error| error.to_string())
+        }
+        Err(error) => Err(format!("failed to start the runtime: {error}")),
+    };
+    match ended {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("pannier-operator: {error}");
+            ExitCode::from(2)
+        }
     }
 }

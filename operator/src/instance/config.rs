@@ -13,6 +13,13 @@ use serde::{Deserialize, Serialize};
 pub struct InstanceConfig {
     /// `namespace/name` of the tier.
     pub tier: String,
+    /// UID of the tier: a volume that an earlier tier of the same name left is recognised by it.
+    #[serde(default)]
+    pub uid: String,
+    /// Whether the operator has seen this tier with a primary. Nobody knowing anything is a first
+    /// start then no more, but a loss.
+    #[serde(default)]
+    pub formed: bool,
     /// What the container runs.
     pub kind: Kind,
     /// Port of the server or Sentinel.
@@ -42,6 +49,34 @@ pub struct InstanceConfig {
     /// Lines of `redis.conf` in the server's own names; the agent adds role, addresses, users.
     #[serde(default)]
     pub config: BTreeMap<String, String>,
+    /// Port of the agent's HTTP server, the same in all pods of the tier.
+    #[serde(default = "http_port")]
+    pub http_port: u16,
+    /// The pod's `terminationGracePeriodSeconds`: the agent ends before it.
+    #[serde(default = "grace_period")]
+    pub grace_period_seconds: u64,
+    /// Silence after which a Sentinel takes a server for down.
+    #[serde(default = "down_after")]
+    pub down_after_milliseconds: u64,
+    /// What Sentinels allow a failover.
+    #[serde(default = "failover_timeout")]
+    pub failover_timeout_milliseconds: u64,
+}
+
+const fn http_port() -> u16 {
+    8090
+}
+
+const fn grace_period() -> u64 {
+    60
+}
+
+const fn down_after() -> u64 {
+    5000
+}
+
+const fn failover_timeout() -> u64 {
+    20_000
 }
 
 /// What a container runs.
@@ -86,5 +121,37 @@ impl InstanceConfig {
             path: shown(),
             source,
         })
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A server of a replicated tier with three servers and three Sentinels.
+    pub fn server() -> InstanceConfig {
+        let text = "
+tier: shop/cart
+kind: Server
+port: 6379
+servers: [s0, s1, s2]
+serverPort: 6379
+sentinels: [w0, w1, w2]
+sentinelPort: 26379
+masterName: cart-0
+quorum: 2
+persistent: false
+data: /data
+auth: /etc/pannier/auth
+";
+        serde_yaml::from_str(text).expect("the example is complete")
+    }
+
+    #[test]
+    fn what_older_operators_did_not_write_has_defaults() {
+        let config = server();
+        assert_eq!(config.http_port, 8090);
+        assert_eq!(config.grace_period_seconds, 60);
+        assert!(!config.formed);
     }
 }

@@ -1,0 +1,142 @@
+//! May a running primary go on accepting writes, and whom should a server follow? Pure.
+//!
+//! Two rules. A primary whose Sentinels name another is superseded: it freezes at once, and follows
+//! when the other is seen to be a primary. A primary that sees neither most Sentinels nor all of
+//! its replicas may have been replaced without hearing of it: it freezes before Sentinels can have
+//! chosen another.
+
+use std::time::Duration;
+
+use super::state::{Role, Sentinels, Server};
+
+/// A replica that has confirmed within so many seconds is seen.
+const FRESH: i64 = 3;
+
+/// What was seen in one look.
+#[derive(Clone, Debug)]
+pub struct Seen<'a> {
+    /// This server's address.
+    pub me: &'a str,
+    /// What its server says.
+    pub server: &'a Server,
+    /// What Sentinels say.
+    pub sentinels: &'a Sentinels,
+    /// How many replicas it should have.
+    pub replicas: usize,
+    /// Failover that made it what it is, as far as it knows.
+    pub epoch: u64,
+}
+
+/// What a server should do about its role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Go on.
+    Stay,
+    /// Refuse writes, and follow that server as soon as it is seen to be the primary.
+    Yield(String),
+    /// Follow another server than now, if it is seen to be the primary.
+    Follow(String),
+}
+
+/// How long a primary goes on without contact: half of the silence after which Sentinels take it
+/// for down, so that it has stopped before they choose another.
+pub fn patience(down_after_milliseconds: u64) -> Duration {
+    Duration::from_millis(down_after_milliseconds / 2)
+}
+
+/// Whether a primary cannot have been replaced without hearing of it: most Sentinels answer it, or
+/// all of its replicas follow it.
+pub fn has_contact(seen: &Seen) -> bool {
+    let sentinels = seen.sentinels.answering * 2 > seen.sentinels.total;
+    let fresh = |replica: &&super::state::Follower| replica.online && replica.lag <= FRESH;
+    sentinels || seen.server.replicas.iter().filter(fresh).count() >= seen.replicas
+}
+
+/// What to do.
+pub fn step(seen: &Seen) -> Step {
+    let Some(named) = &seen.sentinels.primary else {
+        return Step::Stay;
+    };
+    // A Sentinel that was left behind names who was the primary before.
+    if named == seen.me || seen.sentinels.epoch < seen.epoch {
+        return Step::Stay;
+    }
+    match seen.server.role {
+        Some(Role::Primary) => Step::Yield(named.clone()),
+        Some(Role::Replica) if seen.server.primary.as_ref() != Some(named) => {
+            Step::Follow(named.clone())
+        }
+        _ => Step::Stay,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instance::state::Follower;
+
+    fn sentinels(answering: usize, primary: &str, epoch: u64) -> Sentinels {
+        Sentinels {
+            total: 3,
+            answering,
+            primary: Some(primary.to_owned()),
+            epoch,
+        }
+    }
+
+    fn server(role: Role, primary: Option<&str>, lags: &[i64]) -> Server {
+        let follower = |lag: &i64| Follower {
+            online: true,
+            lag: *lag,
+            ..Follower::default()
+        };
+        Server {
+            role: Some(role),
+            primary: primary.map(str::to_owned),
+            replicas: lags.iter().map(follower).collect(),
+            ..Server::default()
+        }
+    }
+
+    fn look<T>(server: &Server, sentinels: &Sentinels, see: impl Fn(&Seen) -> T) -> T {
+        see(&Seen {
+            me: "s0",
+            server,
+            sentinels,
+            replicas: 2,
+            epoch: 4,
+        })
+    }
+
+    #[test]
+    fn p8_a_primary_that_sees_a_minority_and_not_all_replicas_is_without_contact() {
+        let contact = |answering, lags: &[i64]| {
+            let server = server(Role::Primary, None, lags);
+            look(&server, &sentinels(answering, "s0", 4), has_contact)
+        };
+        assert!(contact(2, &[]) && contact(3, &[0]));
+        assert!(contact(0, &[0, 1]) && contact(1, &[3, 3]));
+        assert!(!contact(1, &[0]) && !contact(0, &[]) && !contact(1, &[0, 4]));
+    }
+
+    #[test]
+    fn a_superseded_primary_yields_and_one_that_is_named_stays() {
+        let primary = server(Role::Primary, None, &[]);
+        let at = |named, epoch| look(&primary, &sentinels(3, named, epoch), step);
+        assert_eq!(at("s1", 5), Step::Yield("s1".to_owned()));
+        assert_eq!(at("s1", 4), Step::Yield("s1".to_owned()));
+        assert_eq!(at("s0", 5), Step::Stay);
+        // Left behind: it names who was the primary before this one.
+        assert_eq!(at("s1", 3), Step::Stay);
+    }
+
+    #[test]
+    fn a_replica_follows_whom_sentinels_name() {
+        let of = |primary| server(Role::Replica, Some(primary), &[]);
+        let at = |server: &Server, named| look(server, &sentinels(3, named, 5), step);
+        assert_eq!(at(&of("s1"), "s1"), Step::Stay);
+        assert_eq!(at(&of("s1"), "s2"), Step::Follow("s2".to_owned()));
+        // Sentinels promote it themselves.
+        assert_eq!(at(&of("s1"), "s0"), Step::Stay);
+    }
+}

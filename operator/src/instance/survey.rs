@@ -1,0 +1,102 @@
+//! Asks Sentinels and peers before the server starts, again and again, until the guard decides.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::{
+    guard::{self, Decision, Peer, Situation},
+    marker, peer,
+    render::Start,
+    shared::Shared,
+    watchers::{Watchers, summary},
+};
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(250);
+/// Between two requests for a failover.
+const FAILOVER: Duration = Duration::from_secs(1);
+
+/// What the guard decided.
+pub struct Passed {
+    /// As what to start.
+    pub start: Start,
+    /// Whether the server begins with nothing.
+    pub empty: bool,
+}
+
+/// Waits until the guard decides; none if the pod goes away before.
+pub async fn wait(shared: &Arc<Shared>) -> std::io::Result<Option<Passed>> {
+    let began = Instant::now();
+    let mut watchers = Watchers::new(shared);
+    let past = marker::read(&shared.config)?;
+    shared.update(|state| state.past = past.clone());
+    let mut asked: Option<Instant> = None;
+    let mut said = String::new();
+    loop {
+        shared.is_well();
+        let situation = look(shared, &mut watchers, began.elapsed()).await;
+        let decision = guard::decide(&situation);
+        shared.update(|state| {
+            decision.reason().clone_into(&mut state.guard);
+            state.sentinels = summary(&situation.sentinels);
+        });
+        if said != decision.reason() {
+            decision.reason().clone_into(&mut said);
+            info!(decision = said, "the boot guard looked");
+        }
+        let empty = !past.has_data;
+        match decision {
+            Decision::Primary { lost, .. } => {
+                shared.update(|state| state.data_lost = lost);
+                marker::loss_was_accepted(&shared.config);
+                let start = Start::Primary;
+                return Ok(Some(Passed { start, empty }));
+            }
+            Decision::Replica { of, .. } => {
+                let start = Start::Replica(of);
+                return Ok(Some(Passed { start, empty }));
+            }
+            Decision::Failover { .. } if asked.is_none_or(|at| at.elapsed() > FAILOVER) => {
+                asked = Some(Instant::now());
+                if let Err(error) = watchers.fail_over().await {
+                    warn!(error, "Sentinels do not begin a failover yet");
+                }
+            }
+            Decision::Failover { .. } | Decision::Wait { .. } => {}
+        }
+        if timeout(LOOK, shared.terminated()).await.is_ok() {
+            return Ok(None);
+        }
+    }
+}
+
+async fn look(shared: &Arc<Shared>, watchers: &mut Watchers, waited: Duration) -> Situation {
+    let config = &shared.config;
+    let others = config.servers.iter().enumerate();
+    let others = others.filter(|(ordinal, _)| *ordinal != shared.identity.ordinal);
+    let peers = others.map(|(ordinal, host)| async move {
+        Peer {
+            address: host.clone(),
+            ordinal,
+            says: peer::ask(shared, host).await.as_ref().map(peer::says),
+        }
+    });
+    let (sentinels, peers) = tokio::join!(watchers.ask(), join_all(peers));
+    Situation {
+        me: shared.identity.address.clone(),
+        ordinal: shared.identity.ordinal,
+        past: shared.state().past,
+        durable: marker::is_durable(config),
+        formed: config.formed,
+        sentinels,
+        peers,
+        waited,
+        accept_loss: marker::loss_is_accepted(config),
+    }
+}
