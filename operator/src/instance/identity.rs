@@ -114,9 +114,10 @@ mod tests {
     fn on_loopback_it_is_found_by_address_and_listens_there_only() {
         let mut config = server();
         config.servers = vec!["127.0.0.2".to_owned(), "127.0.0.3".to_owned()];
-        let ip = Some("127.0.0.3".to_owned());
-        let found = Identity::find(&config, Some("any".to_owned()), ip.clone()).unwrap();
-        assert_eq!((found.ordinal, found.only), (1, ip.unwrap().parse().ok()));
+        let ip = "127.0.0.3".to_owned();
+        let only = ip.parse().ok();
+        let found = Identity::find(&config, Some("any".to_owned()), Some(ip)).unwrap();
+        assert_eq!((found.ordinal, found.only), (1, only));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 mod sentinel;
 
-use std::path::Path;
+use std::{fmt::Write as _, path::Path};
 
 use super::{
     config::InstanceConfig,
@@ -87,7 +87,9 @@ fn quoted(text: &str) -> String {
         match byte {
             b'"' | b'\\' => out.extend(['\\', char::from(byte)]),
             b' '..=b'~' => out.push(char::from(byte)),
-            other => out.push_str(&format!("\\x{other:02x}")),
+            other => {
+                let _ = write!(out, "\\x{other:02x}");
+            }
         }
     }
     out + "\""

@@ -79,6 +79,10 @@ pub enum Role {
 }
 
 /// What is known of an instance without its server.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own in a JSON that others read"
+)]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Past {

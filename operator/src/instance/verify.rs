@@ -86,7 +86,7 @@ fn same(name: &str, wanted: &str, shown: &str) -> bool {
     let words = |text: &str| -> Vec<String> {
         let text = text.replace('"', "").to_ascii_lowercase();
         let words = text.split_whitespace();
-        words.map(|word| canonical(word)).collect()
+        words.map(canonical).collect()
     };
     let (wanted, shown) = (words(wanted), words(shown));
     wanted == shown

@@ -1,6 +1,11 @@
 //! Situations and what must be decided in them. Each row is one line of a story: what is on this
 //! server's volume, what Sentinels say, what the peers say.
 
+#![expect(
+    clippy::unnecessary_wraps,
+    reason = "rows of the table read better when every peer is what `Peer::says` holds"
+)]
+
 use super::*;
 
 fn situation() -> Situation {
@@ -84,7 +89,7 @@ fn primary_since(epoch: u64) -> Option<Says> {
 
 impl Situation {
     fn sentinels(mut self, voices: [Voice; 3]) -> Self {
-        self.sentinels = voices.to_vec();
+        self.sentinels = voices.into_iter().collect();
         self
     }
 
