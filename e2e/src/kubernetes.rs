@@ -1,14 +1,17 @@
 //! A real Kubernetes for tests, on this machine, without a registry and without the internet.
 //!
 //! [`ControlPlane`] is etcd, the API server and the controllers: enough for reconcile logic, faults
-//! and scale, up in about three seconds, no root needed. Everything that a run leaves behind is
+//! and scale, up in about three seconds, no root needed. [`Cluster`] has nodes as well, which run
+//! containers: everything that involves Redis. Everything that a run leaves behind is
 //! removed by [`sweep`], which also runs after a test process was killed.
 
 mod authority;
 pub mod binaries;
 mod client;
+mod cluster;
 mod control_plane;
 mod go;
+pub mod image;
 mod kubeconfig;
 pub mod programs;
 mod run;
@@ -19,6 +22,7 @@ pub use self::{
     client::{
         apply_crds, blocking, eventually, eventually_within, new_namespace, service_account_token,
     },
+    cluster::{Cluster, Forward, Node, STORAGE_CLASS, is_ready},
     control_plane::{ControlPlane, ControlPlaneOptions},
     kubeconfig::Access,
     programs::NodePrograms,
@@ -30,4 +34,7 @@ pub enum Unavailable {
     /// A program could not be had.
     #[error(transparent)]
     Fetch(#[from] crate::debian::FetchError),
+    /// The machine does not allow what a cluster needs.
+    #[error("a cluster cannot run here: {0}")]
+    NotPermitted(String),
 }

@@ -119,6 +119,13 @@ impl Process {
         self.child.try_wait().expect("the child can be waited for")
     }
 
+    /// Fails the test when it has ended by itself.
+    pub fn check(&mut self) {
+        if let Some(status) = self.ended() {
+            unusable(&format!("{} ended: {status}\n{}", self.name, self.log()));
+        }
+    }
+
     /// Waits until it ends by itself.
     pub fn wait(&mut self, patience: Duration) -> ExitStatus {
         let what = format!("the end of {}", self.name);

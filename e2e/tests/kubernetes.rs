@@ -7,5 +7,7 @@
 
 #[path = "kubernetes/admission.rs"]
 mod admission;
+#[path = "kubernetes/cluster.rs"]
+mod cluster;
 #[path = "kubernetes/control_plane.rs"]
 mod control_plane;

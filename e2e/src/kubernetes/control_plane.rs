@@ -18,7 +18,7 @@ use super::{
     kubeconfig::Access,
     run::Run,
 };
-use crate::{environment::unusable, ports, process::Process, server::loopback, wait};
+use crate::{ports, process::Process, server::loopback, wait};
 
 /// How long one component may take to come up; a build beside the test makes everything slow.
 pub(super) const PATIENCE: Duration = Duration::from_secs(90);
@@ -251,10 +251,7 @@ impl ControlPlane {
     pub fn wait_until_ready(&self) {
         wait::within(PATIENCE, "the API server is ready", || {
             for process in [&self.etcd, &self.api_server, &self.controllers] {
-                let mut process = locked(process);
-                if let Some(status) = process.ended() {
-                    unusable(&format!("it ended: {status}\n{}", process.log()));
-                }
+                locked(process).check();
             }
             std::net::TcpStream::connect(self.site.reached).ok()?;
             let ready = blocking(async {

@@ -100,8 +100,9 @@ impl NodePrograms {
     pub fn search_path(&self) -> String {
         let mut path = [
             self.containerd_folder(),
-            self.runc_folder(),
+            // Before the folder of runc, which has `nft` without its libraries.
             self.tools_folder(),
+            self.runc_folder(),
         ]
         .map(|folder| folder.display().to_string())
         .join(":");

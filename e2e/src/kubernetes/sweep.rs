@@ -5,6 +5,8 @@
 //! The order matters: what could start something anew ends first, and files are removed only when
 //! nothing is mounted over them any more.
 
+mod outside;
+
 use std::{
     fs::{self, File, TryLockError},
     io,
@@ -103,6 +105,23 @@ pub fn run(folder: &Path) -> Result<(), SweepError> {
     Ok(())
 }
 
+pub use self::outside::foreign_kubelet;
+
+/// Everything of a run that is still on the machine.
+pub fn left(folder: &Path) -> Vec<String> {
+    let name = name(folder);
+    let processes = marked(folder).into_iter().chain(contained(&name));
+    let mut left: Vec<String> = processes.map(|id| format!("process {id}")).collect();
+    let files = mounts(folder)
+        .into_iter()
+        .chain(groups(&name))
+        .chain(namespaces(&name))
+        .chain(outside::found(folder))
+        .chain(folder.exists().then(|| folder.to_owned()));
+    left.extend(files.map(|path| path.display().to_string()));
+    left
+}
+
 fn is_young(folder: &Path) -> bool {
     fs::metadata(folder)
         .and_then(|found| found.modified())
@@ -125,6 +144,7 @@ fn remove(folder: &Path) -> Result<(), SweepError> {
     gone("mounts", || unmount(folder))?;
     gone("control groups", || remove_groups(&name))?;
     gone("network namespaces", || remove_namespaces(&name))?;
+    outside::remove(folder);
     // A folder that something is mounted in must never be emptied: it may be somebody's data.
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -160,7 +180,7 @@ fn kill_all(ids: &[i32]) -> Vec<String> {
 }
 
 /// Processes that were started with the mark of the run, and all they have started since.
-pub fn marked(folder: &Path) -> Vec<i32> {
+fn marked(folder: &Path) -> Vec<i32> {
     let mark = format!("{MARK}={}", folder.display()).into_bytes();
     let own = i32::try_from(std::process::id()).unwrap_or_default();
     let Ok(all) = fs::read_dir("/proc") else {
@@ -178,7 +198,7 @@ pub fn marked(folder: &Path) -> Vec<i32> {
 }
 
 /// Processes in the run's control groups: containers do not inherit the mark.
-pub fn contained(name: &str) -> Vec<i32> {
+fn contained(name: &str) -> Vec<i32> {
     let mut ids: Vec<i32> = groups(name)
         .iter()
         .filter_map(|group| fs::read_to_string(group.join("cgroup.procs")).ok())
@@ -193,7 +213,7 @@ pub fn contained(name: &str) -> Vec<i32> {
 }
 
 /// The run's control groups in every hierarchy, the deepest first.
-pub fn groups(name: &str) -> Vec<PathBuf> {
+fn groups(name: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for hierarchy in hierarchies() {
         let top = hierarchy.join(CGROUP).join(name);
@@ -246,7 +266,7 @@ fn remove_groups(name: &str) -> Vec<String> {
 }
 
 /// Mounts below the folder, the innermost first.
-pub fn mounts(folder: &Path) -> Vec<PathBuf> {
+fn mounts(folder: &Path) -> Vec<PathBuf> {
     let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let mut found: Vec<PathBuf> = table
         .lines()
@@ -269,7 +289,7 @@ fn unmount(folder: &Path) -> Vec<String> {
 }
 
 /// Named network namespaces of the run.
-pub fn namespaces(name: &str) -> Vec<PathBuf> {
+fn namespaces(name: &str) -> Vec<PathBuf> {
     let prefix = format!("pannier-{name}-");
     let Ok(all) = fs::read_dir(NAMESPACES) else {
         return Vec::new();

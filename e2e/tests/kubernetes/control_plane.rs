@@ -1,12 +1,13 @@
 //! etcd, API server and controllers without nodes.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, process::Command, time::Duration};
 
 use e2e::{
     environment::available,
     kubernetes::{
         ControlPlane, apply_crds, eventually, new_namespace, service_account_token, sweep,
     },
+    process::{Folder, Process},
     until,
 };
 use k8s_openapi::api::{
@@ -137,12 +138,11 @@ fn nothing_is_left_of_a_dropped_control_plane() {
     };
     let folder = plane.folder().to_owned();
     assert!(
-        sweep::marked(&folder).len() >= 3,
-        "etcd, API server, controllers"
+        sweep::left(&folder).len() > 3,
+        "three processes, the folder"
     );
     drop(plane);
-    assert!(sweep::marked(&folder).is_empty());
-    assert!(!folder.exists());
+    assert_eq!(sweep::left(&folder), [""; 0]);
 }
 
 /// The other half of the next test: in a process of its own, which is killed.
@@ -167,24 +167,23 @@ fn nothing_is_left_of_a_killed_run() {
         return;
     }
     let told = std::env::temp_dir().join(format!("pannier-killed-{}", std::process::id()));
-    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "control_plane::a_process_that_waits_to_be_killed",
-        ])
-        .env("PANNIER_TEST_FOLDER_FILE", &told)
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+    let files = Folder::new("killed");
+    let name = "control_plane::a_process_that_waits_to_be_killed";
+    let mut child = Process::start(
+        "the process that is killed",
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name])
+            .env("PANNIER_TEST_FOLDER_FILE", &told),
+        &files.path().join("log"),
+    );
     let folder = e2e::wait::within(e2e::wait::PATIENCE * 5, "it has started", || {
         std::fs::read_to_string(&told).ok()
     });
     std::fs::remove_file(&told).unwrap();
     let folder = Path::new(&folder);
-    assert!(sweep::marked(folder).len() >= 3);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    assert!(sweep::left(folder).len() > 3);
+    child.kill();
     until("everything is swept", || {
-        (sweep::marked(folder).is_empty() && !folder.exists()).then_some(())
+        sweep::left(folder).is_empty().then_some(())
     });
 }
