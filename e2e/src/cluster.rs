@@ -8,7 +8,10 @@ mod migration;
 use std::{cell::RefCell, collections::BTreeMap};
 
 pub use self::migration::Migration;
-use crate::{Engine, RedisServer, ServerOptions, Value, Wire, environment::unusable, ports, wait};
+use crate::{
+    Engine, RedisServer, ServerOptions, Value, Wire, environment::unusable, ports, proxy::Proxy,
+    server::loopback, wait,
+};
 
 /// Hash slots of a cluster.
 pub const SLOTS: u16 = 16_384;
@@ -26,6 +29,8 @@ pub struct ClusterOptions {
     pub hole: std::ops::Range<u16>,
     /// Password of the default user.
     pub password: Option<String>,
+    /// A proxy stands before each node, and its port is what nodes tell clients.
+    pub proxied: bool,
     /// Further lines of each node's configuration.
     pub config: Vec<String>,
 }
@@ -34,6 +39,7 @@ pub struct ClusterOptions {
 pub struct ClusterSet {
     engine: Engine,
     nodes: Vec<RedisServer>,
+    proxies: Vec<Proxy>,
     alive: Vec<bool>,
     wires: RefCell<BTreeMap<usize, Wire>>,
 }
@@ -46,6 +52,7 @@ impl Default for ClusterOptions {
             replicas: 0,
             hole: 0..0,
             password: None,
+            proxied: false,
             config: Vec::new(),
         }
     }
@@ -85,11 +92,16 @@ impl ClusterSet {
     pub fn start(options: &ClusterOptions) -> Self {
         let count = options.primaries * (1 + options.replicas);
         let bus: Vec<u16> = (0..count).map(|_| ports::free()).collect();
-        let nodes: Vec<_> = bus.iter().map(|bus| start_node(options, *bus)).collect();
+        let mut proxies = Vec::new();
+        let nodes: Vec<_> = bus
+            .iter()
+            .map(|bus| start_node(options, *bus, &mut proxies))
+            .collect();
         let cluster = Self {
             engine: options.engine,
             alive: vec![true; nodes.len()],
             nodes,
+            proxies,
             wires: RefCell::default(),
         };
         cluster.assign(options);
@@ -173,6 +185,11 @@ impl ClusterSet {
         &self.nodes
     }
 
+    /// The proxies before the nodes, in their order; none unless that was asked for.
+    pub fn proxies(&self) -> &[Proxy] {
+        &self.proxies
+    }
+
     /// One node.
     pub fn node(&self, index: usize) -> &RedisServer {
         &self.nodes[index]
@@ -220,7 +237,7 @@ impl ClusterSet {
 
     /// The node with that port.
     pub fn index_of(&self, port: u16) -> usize {
-        let found = self.nodes.iter().position(|node| node.port() == port);
+        let found = self.nodes.iter().position(|node| node.is_known_by(port));
         found.unwrap_or_else(|| unusable(&format!("no node of the cluster has port {port}")))
     }
 
@@ -237,7 +254,8 @@ impl ClusterSet {
             let [first, last, owner, ..] = row.items() else {
                 unusable(&format!("not a row of CLUSTER SLOTS: {row}"));
             };
-            (small(first), small(last), small(&owner.items()[1]))
+            let owner = self.index_of(small(&owner.items()[1]));
+            (small(first), small(last), self.nodes[owner].port())
         };
         let mut ranges: Vec<_> = reply.items().iter().map(range).collect();
         ranges.sort_unstable();
@@ -354,7 +372,8 @@ impl ClusterSet {
     }
 }
 
-fn start_node(options: &ClusterOptions, bus: u16) -> RedisServer {
+fn start_node(options: &ClusterOptions, bus: u16, proxies: &mut Vec<Proxy>) -> RedisServer {
+    let port = ports::free();
     let mut server = ServerOptions::of(options.engine)
         .with("cluster-enabled yes")
         .with("cluster-config-file nodes.conf")
@@ -368,5 +387,15 @@ fn start_node(options: &ClusterOptions, bus: u16) -> RedisServer {
         server = server.with(&format!("masterauth {password}"));
     }
     server.config.extend(options.config.iter().cloned());
-    RedisServer::start(server)
+    if options.proxied {
+        let proxy = Proxy::before(loopback(port), u64::from(port));
+        let known = proxy.address().port();
+        server.announced = Some(known);
+        // The bus stays direct.
+        server = server
+            .with(&format!("cluster-announce-port {known}"))
+            .with(&format!("cluster-announce-bus-port {bus}"));
+        proxies.push(proxy);
+    }
+    RedisServer::start_on(port, server)
 }

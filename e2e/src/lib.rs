@@ -8,6 +8,7 @@ pub mod clients;
 pub mod cluster;
 pub mod debian;
 pub mod environment;
+pub mod faketime;
 pub mod history;
 pub mod http;
 pub mod kubernetes;

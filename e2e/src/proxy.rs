@@ -1,6 +1,7 @@
 //! A TCP proxy that disturbs: it delays, cuts into pieces, holds back, loses and resets.
 //!
-//! It stands between one sidecar and one server. What it does is set while it runs, for all
+//! It stands between one sidecar and one server, or before a server that tells clients the proxy's
+//! port instead of its own; replicas and Sentinels follow that as well, and are left in peace. What it does is set while it runs, for all
 //! connections or for some ([`Which`]), for one direction or both, so that connections overtake
 //! each other. Bytes of one connection keep their order, as TCP would have it.
 //!
@@ -86,6 +87,8 @@ struct Shared {
 struct Connection {
     number: u64,
     tracked: AtomicBool,
+    /// Servers and Sentinels talk to each other over it: it is left in peace.
+    spared: AtomicBool,
     /// Bytes of it were lost: it can only be reset.
     torn: AtomicBool,
     cut: watch::Sender<bool>,
@@ -197,6 +200,7 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) {
     let connection = Arc::new(Connection {
         number: shared.next.fetch_add(1, Relaxed),
         tracked: AtomicBool::new(false),
+        spared: AtomicBool::new(false),
         torn: AtomicBool::new(false),
         cut: watch::Sender::new(false),
     });
@@ -226,6 +230,9 @@ impl Shared {
 
 impl Connection {
     fn is(&self, which: Which) -> bool {
+        if self.spared.load(Relaxed) {
+            return false;
+        }
         let tracked = self.tracked.load(Relaxed);
         match which {
             Which::All => true,

@@ -9,6 +9,7 @@ use crate::{
     environment::unusable,
     ports,
     process::{Folder, Process},
+    proxy::Proxy,
     server::loopback,
     wait,
 };
@@ -31,6 +32,8 @@ pub struct SentinelOptions {
     pub sentinel_password: Option<String>,
     /// Silence in milliseconds after which a Sentinel takes the primary for dead.
     pub down_after: u32,
+    /// A proxy stands before each server, and its port is what Sentinels tell.
+    pub proxied: bool,
     /// Further lines of each server's configuration.
     pub config: Vec<String>,
 }
@@ -38,6 +41,7 @@ pub struct SentinelOptions {
 /// Servers and Sentinels; all die with it.
 pub struct SentinelSet {
     servers: Vec<RedisServer>,
+    proxies: Vec<Proxy>,
     sentinels: Vec<Sentinel>,
 }
 
@@ -61,6 +65,7 @@ impl Default for SentinelOptions {
             sentinel_password: None,
             // On a busy machine a living primary is silent for longer than one thinks.
             down_after: 1_500,
+            proxied: false,
             config: Vec::new(),
         }
     }
@@ -92,19 +97,21 @@ impl SentinelSet {
             server = server.with(&format!("masterauth {password}"));
         }
         server.config.extend(options.config.iter().cloned());
-        let primary = RedisServer::start(server.clone());
-        let follow = format!("replicaof 127.0.0.1 {}", primary.port());
+        let mut proxies = Vec::new();
+        let (primary, port) = start_server(options, server.clone(), &mut proxies);
+        let follow = format!("replicaof 127.0.0.1 {port}");
         let mut servers = vec![primary];
         servers.extend(
-            (0..options.replicas).map(|_| RedisServer::start(server.clone().with(&follow))),
+            (0..options.replicas)
+                .map(|_| start_server(options, server.clone().with(&follow), &mut proxies).0),
         );
         let mut set = Self {
             servers,
+            proxies,
             sentinels: Vec::new(),
         };
         // Sentinels ask for replicas when they connect and then every ten seconds only.
         set.until_followed(set.servers[0].port());
-        let port = set.servers[0].port();
         set.sentinels = (0..options.sentinels)
             .map(|_| Sentinel::start(options, port))
             .collect();
@@ -155,6 +162,11 @@ impl SentinelSet {
 
     // === who is who ===
 
+    /// The proxies before the servers, in their order; none unless that was asked for.
+    pub fn proxies(&self) -> &[Proxy] {
+        &self.proxies
+    }
+
     /// All servers, the first primary first.
     pub fn servers(&self) -> &[RedisServer] {
         &self.servers
@@ -162,13 +174,14 @@ impl SentinelSet {
 
     /// The server with that port.
     pub fn server(&self, port: u16) -> &RedisServer {
-        let found = self.servers.iter().find(|server| server.port() == port);
+        let mut servers = self.servers.iter();
+        let found = servers.find(|server| server.is_known_by(port));
         found.unwrap_or_else(|| unusable(&format!("no server has port {port}")))
     }
 
     fn server_mut(&mut self, port: u16) -> &mut RedisServer {
         let mut servers = self.servers.iter_mut();
-        let found = servers.find(|server| server.port() == port);
+        let found = servers.find(|server| server.is_known_by(port));
         found.unwrap_or_else(|| unusable(&format!("no server has port {port}")))
     }
 
@@ -237,7 +250,9 @@ impl SentinelSet {
     pub fn until_renamed(&self, old: u16) -> u16 {
         wait::until("the Sentinels name another primary", || {
             let living = self.sentinels.iter().filter(|sentinel| sentinel.alive);
-            let mut named: Vec<u16> = living.map(Sentinel::names).collect();
+            let mut named: Vec<u16> = living
+                .map(|sentinel| self.server(sentinel.names()).port())
+                .collect();
             named.dedup();
             match named.as_slice() {
                 [one] if *one != old => Some(*one),
@@ -370,6 +385,26 @@ impl Sentinel {
     pub fn resume(&self) {
         self.process.signal(Signal::SIGCONT);
     }
+}
+
+/// A server, and the port by which others know it.
+fn start_server(
+    options: &SentinelOptions,
+    mut server: ServerOptions,
+    proxies: &mut Vec<Proxy>,
+) -> (RedisServer, u16) {
+    let port = ports::free();
+    let mut known = port;
+    if options.proxied {
+        let proxy = Proxy::before(loopback(port), u64::from(port));
+        known = proxy.address().port();
+        server.announced = Some(known);
+        server = server
+            .with("replica-announce-ip 127.0.0.1")
+            .with(&format!("replica-announce-port {known}"));
+        proxies.push(proxy);
+    }
+    (RedisServer::start_on(port, server), known)
 }
 
 fn launch(engine: Engine, folder: &Folder, port: u16) -> Process {

@@ -26,6 +26,10 @@ pub struct ServerOptions {
     pub users: Vec<String>,
     /// Further lines of its configuration file.
     pub config: Vec<String>,
+    /// The port that it tells others instead of its own; its configuration has to say so.
+    pub announced: Option<u16>,
+    /// Environment of its process.
+    pub environment: Vec<(String, String)>,
 }
 
 /// A running server; killed when dropped.
@@ -36,6 +40,8 @@ pub struct RedisServer {
     tls_port: Option<u16>,
     certificates: Option<Certificates>,
     password: Option<String>,
+    announced: Option<u16>,
+    environment: Vec<(String, String)>,
     process: Process,
     running: bool,
 }
@@ -96,7 +102,7 @@ impl RedisServer {
         lines.extend(options.users);
         lines.extend(options.config);
         folder.write("server.conf", &(lines.join("\n") + "\n"));
-        let process = spawn(options.engine, &folder, port);
+        let process = spawn(options.engine, &folder, port, &options.environment);
         Self {
             engine: options.engine,
             folder,
@@ -104,6 +110,8 @@ impl RedisServer {
             tls_port,
             certificates,
             password: options.password,
+            announced: options.announced,
+            environment: options.environment,
             process,
             running: true,
         }
@@ -146,6 +154,11 @@ impl RedisServer {
         self.password.as_deref()
     }
 
+    /// Whether clients may know it by that port: its own, or that of the proxy before it.
+    pub fn is_known_by(&self, port: u16) -> bool {
+        self.port == port || self.announced == Some(port)
+    }
+
     /// A direct connection, logged in when the server asks for a password.
     pub fn connect(&self) -> Wire {
         let mut wire = Wire::connect(self.address());
@@ -179,7 +192,7 @@ impl RedisServer {
     /// Starts it again on the same port, empty.
     pub fn restart(&mut self) {
         self.process.kill();
-        self.process = spawn(self.engine, &self.folder, self.port);
+        self.process = spawn(self.engine, &self.folder, self.port, &self.environment);
         self.running = true;
     }
 }
@@ -189,13 +202,15 @@ pub fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-fn spawn(engine: Engine, folder: &Folder, port: u16) -> Process {
+fn spawn(engine: Engine, folder: &Folder, port: u16, environment: &[(String, String)]) -> Process {
     let program = engine
         .server()
         .unwrap_or_else(|error| unusable(&error.to_string()));
     let mut process = Process::start(
         engine.name(),
-        Command::new(program).arg(folder.path().join("server.conf")),
+        Command::new(program)
+            .arg(folder.path().join("server.conf"))
+            .envs(environment.iter().map(|(name, value)| (name, value))),
         &folder.path().join("server.log"),
     );
     wait::until(&format!("{} answers on {port}", engine.name()), || {

@@ -6,6 +6,9 @@
     reason = "a test that meets the unexpected fails"
 )]
 
+#[path = "guards/late.rs"]
+mod late;
+
 use e2e::{Engine, RedisServer, Sidecar, SidecarOptions, Wire, wait};
 use serde_json::json;
 

@@ -16,7 +16,7 @@ use e2e::{
         check::Verdict,
         report,
         run::{RunOptions, percent, run},
-        schedule::{STANDALONE, Schedule, cluster, sentinel},
+        schedule::{STANDALONE, Schedule, cluster, engine, sentinel},
         stage::MAX_STALENESS,
     },
     random::Random,
@@ -51,9 +51,11 @@ fn judge(schedules: &[Schedule]) {
     println!("PANNIER_SEED={seed}");
     let (mut sum, mut health) = (Verdict::default(), Verdict::default());
     let mut broken = String::new();
-    for schedule in schedules.iter().filter(|one| one.name.contains(&only)) {
+    let places = schedules.iter().enumerate();
+    for (place, schedule) in places.filter(|(_, one)| one.name.contains(&only)) {
         let options = RunOptions {
             seed,
+            engine: engine(place, seed),
             span: Duration::from_millis(span),
             ..RunOptions::default()
         };

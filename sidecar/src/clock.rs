@@ -1,8 +1,13 @@
 //! Monotonic time as one integer, cheap to store and to compare.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    sync::OnceLock,
+    time::{Duration, SystemTime},
+};
 
 use tokio::time::Instant;
+
+use crate::planted::{self, Bug};
 
 /// Nanoseconds since the process started. Never goes back, whatever is done to the wall clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,8 +22,18 @@ impl Tick {
     /// The current time.
     #[inline]
     pub fn now() -> Self {
+        if planted::is(Bug::WallClock) {
+            return Self::by_the_wall();
+        }
         let start = *START.get_or_init(Instant::now);
         Self(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// [`Bug::WallClock`]
+    #[cold]
+    fn by_the_wall() -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Self(now.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(0)))
     }
 
     /// Whole milliseconds since the process started.

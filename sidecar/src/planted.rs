@@ -35,6 +35,8 @@ pub enum Bug {
     Replica,
     /// Rule 9: the published bound is not the one that is kept.
     Bound,
+    /// Time is read from the wall clock.
+    WallClock,
     /// Promise P2: a read joins another that a write has overtaken.
     Join,
 }
@@ -76,6 +78,7 @@ fn chosen() -> Option<Bug> {
         "script-keys" => Bug::ScriptKeys,
         "replica" => Bug::Replica,
         "bound" => Bug::Bound,
+        "wall-clock" => Bug::WallClock,
         "join" => Bug::Join,
         other => {
             tracing::error!(name = other, "PANNIER_PLANT names no bug");

@@ -21,6 +21,8 @@ fn main() -> ExitCode {
         let found = engine.server().map(|path| path.display().to_string());
         report(engine.name(), found.map_err(|error| error.to_string()));
     }
+    let clock = e2e::faketime::library().map(|path| path.display().to_string());
+    report("libfaketime", clock.map_err(|error| error.to_string()));
     let node = clients::node().map(|path| path.display().to_string());
     report(
         "ioredis, node-redis",
@@ -37,7 +39,7 @@ fn main() -> ExitCode {
     );
     // Servers are needed by almost every test, so their absence is no mere skip.
     if missing > 0 {
-        println!("{missing} of 8 are missing: the tests that need them will say so");
+        println!("{missing} of 9 are missing: the tests that need them will say so");
     }
     ExitCode::SUCCESS
 }

@@ -16,7 +16,7 @@ use e2e::{
         check::Verdict,
         report::{as_millis, counts},
         run::{RunOptions, percent, run},
-        schedule::{TOPOLOGIES, Topology},
+        schedule::{TOPOLOGIES, Topology, engine},
     },
     random::Random,
 };
@@ -86,12 +86,16 @@ fn soak(topology: &Topology, seed: u64, span: Duration, wanted: u64, only: &str)
         topology
             .schedules
             .iter()
-            .filter(|one| one.name.contains(only))
+            .enumerate()
+            .filter(|(_, one)| one.name.contains(only))
     };
     while chosen().count() > 0 && (round == 0 || sum.verdict.reads < wanted) {
-        for schedule in chosen() {
+        for (place, schedule) in chosen() {
+            // With another seed each server has another half of the schedules.
+            let seed = seed.wrapping_add(round);
             let options = RunOptions {
-                seed: seed.wrapping_add(round),
+                seed,
+                engine: engine(place, seed),
                 span,
                 ..RunOptions::default()
             };

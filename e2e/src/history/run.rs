@@ -19,13 +19,15 @@ use super::{
     stage::{MAX_STALENESS, Stage, StageOptions},
     workload::{self, Mix},
 };
-use crate::random::Random;
+use crate::{Engine, random::Random};
 
 /// How a schedule is run.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
     /// Decides what is left to chance.
     pub seed: u64,
+    /// Which server, unless the schedule needs a certain one.
+    pub engine: Engine,
     /// How long faults happen.
     pub span: Duration,
     /// Another sidecar program than the usual one.
@@ -38,6 +40,8 @@ pub struct RunOptions {
 pub struct Outcome {
     /// The schedule's name.
     pub schedule: &'static str,
+    /// Which server it was.
+    pub engine: Engine,
     /// The seed.
     pub seed: u64,
     /// What was logged.
@@ -62,6 +66,7 @@ pub fn run(schedule: &Schedule, options: &RunOptions) -> Outcome {
     let mut stage_options = StageOptions {
         pods: 3,
         threads: 1,
+        engine: options.engine,
         program: options.program.clone(),
         environment: options.environment.clone(),
         seed: options.seed,
@@ -98,6 +103,7 @@ pub fn run(schedule: &Schedule, options: &RunOptions) -> Outcome {
     let verdict = check(&history, terms);
     Outcome {
         schedule: schedule.name,
+        engine: stage_options.engine,
         seed: options.seed,
         history,
         verdict,
@@ -233,8 +239,9 @@ impl Outcome {
     pub fn line(&self) -> String {
         let verdict = &self.verdict;
         format!(
-            "{:<62} {:>7} reads, {:>2} % during a write, {:>2} % local, {:>6} writes, staleness p99 {:>7.3} ms, most {:>7.3} ms, {:>4.1} s: {}",
+            "{:<62} {:<9} {:>7} reads, {:>2} % during a write, {:>2} % local, {:>6} writes, staleness p99 {:>7.3} ms, most {:>7.3} ms, {:>4.1} s: {}",
             self.schedule,
+            self.engine.name(),
             verdict.reads,
             percent(verdict.concurrent, verdict.reads),
             percent(self.hits, verdict.reads),
@@ -249,8 +256,9 @@ impl Outcome {
     /// The evidence, and how to see it again.
     pub fn evidence(&self) -> String {
         let mut text = format!(
-            "schedule {:?}, PANNIER_SEED={}, {} ms of faults\n",
+            "schedule {:?} on {}, PANNIER_SEED={}, {} ms of faults\n",
             self.schedule,
+            self.engine.name(),
             self.seed,
             self.span.as_millis()
         );

@@ -1,7 +1,9 @@
 //! The fault schedules: what happens while clients work. Times and choices come from the seed.
 
+mod clocks;
 pub mod cluster;
 pub mod sentinel;
+mod shards;
 
 use std::time::Duration;
 
@@ -10,9 +12,12 @@ use super::{
     stage::{Stage, StageOptions},
     workload::Mix,
 };
-use crate::proxy::{
-    Direction::{ToClient, ToServer},
-    Disturbance, Which,
+use crate::{
+    Engine,
+    proxy::{
+        Direction::{ToClient, ToServer},
+        Disturbance, Which,
+    },
 };
 
 /// A schedule.
@@ -63,6 +68,13 @@ pub struct Topology {
     pub name: &'static str,
     /// What may happen there.
     pub schedules: &'static [Schedule],
+}
+
+/// The servers take turns in the list of schedules, so that a topology's health and faults are seen
+/// on each; the seed says which begins, and a schedule that is played alone has its own.
+pub fn engine(place: usize, seed: u64) -> Engine {
+    let turn = seed.wrapping_add(u64::try_from(place).unwrap_or(0));
+    Engine::ALL[usize::from(!turn.is_multiple_of(2))]
 }
 
 /// All that are checked.
@@ -175,6 +187,20 @@ pub const STANDALONE: &[Schedule] = &[
         .with(no_counters),
     schedule("a replica lags behind", lagging_replica).on(|options| options.replica = true),
     schedule("everything at once", mixture).on(two_loops),
+    schedule(
+        "wall clocks of sidecars step while the tracked link stalls",
+        clocks::of_sidecars,
+    )
+    .on(clocks::may_step),
+    schedule("wall clocks of all step, forward and back", clocks::of_all)
+        .on(clocks::may_step)
+        // Redis ends a time to live by its wall clock.
+        .with(|mix| mix.expiry = false),
+    schedule(
+        "the server's wall clock steps forward, keys expire early",
+        clocks::forward,
+    )
+    .on(clocks::may_step),
 ];
 
 fn two_loops(options: &mut StageOptions) {

@@ -1,16 +1,19 @@
 //! The servers of a run, whichever way they are joined, and where direct clients find a key.
 
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use serde_json::{Value as Json, json};
 
+use super::stage::StageOptions;
 use crate::{
-    Engine, RedisServer, ServerOptions,
+    RedisServer, ServerOptions,
     cluster::{ClusterOptions, ClusterSet},
     environment::unusable,
+    proxy::Proxy,
     sentinel::{MASTER, SentinelOptions, SentinelSet},
     server::loopback,
 };
@@ -43,6 +46,8 @@ pub struct Directory {
     /// What is put into the names of keys, so that they lie in few slots.
     pub tags: Vec<&'static str>,
     addresses: Mutex<Vec<SocketAddr>>,
+    /// Ports of proxies that servers announce, with their own.
+    announced: HashMap<u16, u16>,
 }
 
 impl Way {
@@ -57,20 +62,24 @@ impl Way {
 }
 
 impl Servers {
-    /// Starts them.
-    pub fn start(way: Way, engine: Engine, config: &[String]) -> Self {
-        match way {
+    /// Starts them; `environment` is a single server's.
+    pub fn start(options: &StageOptions, environment: Vec<(String, String)>) -> Self {
+        let (engine, config) = (options.engine, &options.server);
+        match options.way {
             Way::Standalone => Self::One(RedisServer::start(ServerOptions {
                 engine,
-                config: config.to_vec(),
+                config: config.clone(),
+                environment,
                 ..ServerOptions::default()
             })),
             Way::Sentinel => Self::Sentinel(SentinelSet::start(&SentinelOptions {
-                config: config.to_vec(),
+                config: config.clone(),
+                proxied: options.proxied,
                 ..SentinelOptions::of(engine)
             })),
             Way::Cluster => Self::Cluster(ClusterSet::start(&ClusterOptions {
-                config: config.to_vec(),
+                config: config.clone(),
+                proxied: options.proxied,
                 ..ClusterOptions::of(engine).replicas(1)
             })),
         }
@@ -117,6 +126,24 @@ impl Servers {
         }
     }
 
+    /// The proxies before servers that announce them, in the order of [`Self::all`].
+    pub fn proxies(&self) -> &[Proxy] {
+        match self {
+            Self::One(_) => &[],
+            Self::Sentinel(set) => set.proxies(),
+            Self::Cluster(set) => set.proxies(),
+        }
+    }
+
+    /// The proxies before those that accept writes.
+    pub fn proxies_of_primaries(&self) -> Vec<&Proxy> {
+        let ports: Vec<u16> = self.primaries().iter().map(|one| one.port()).collect();
+        let all = self.all().into_iter().zip(self.proxies());
+        all.filter(|(server, _)| ports.contains(&server.port()))
+            .map(|(_, proxy)| proxy)
+            .collect()
+    }
+
     /// Those that accept writes.
     pub fn primaries(&self) -> Vec<&RedisServer> {
         match self {
@@ -147,7 +174,14 @@ impl Servers {
                 })
             }
             Self::Cluster(set) => {
-                let ports = set.ports();
+                let ports = if set.proxies().is_empty() {
+                    set.ports()
+                } else {
+                    set.proxies()
+                        .iter()
+                        .map(|one| one.address().port())
+                        .collect()
+                };
                 json!({
                     "mode": "Cluster",
                     "host": "127.0.0.1",
@@ -187,6 +221,12 @@ impl Directory {
         Self {
             tags: way.tags(),
             addresses: Mutex::new(servers.addresses()),
+            announced: servers
+                .proxies()
+                .iter()
+                .zip(servers.all())
+                .map(|(proxy, server)| (proxy.address().port(), server.port()))
+                .collect(),
         }
     }
 
@@ -212,6 +252,8 @@ impl Directory {
             .strip_prefix("MOVED ")
             .and_then(|rest| rest.rsplit(':').next()?.trim().parse().ok());
         if let Some(port) = port {
+            // Direct clients know no proxy.
+            let port = self.announced.get(&port).copied().unwrap_or(port);
             self.lock()[tag] = loopback(port);
         }
     }

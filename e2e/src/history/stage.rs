@@ -19,7 +19,9 @@ use super::{
     workload::FUNCTION,
 };
 use crate::{
-    Engine, RedisServer, Sidecar, SidecarOptions, Wire, http, ports,
+    Engine, RedisServer, Sidecar, SidecarOptions, Wire,
+    faketime::WallClock,
+    http, ports,
     proxy::{Direction, Disturbance, Proxy, Which},
     random::Random,
     server::loopback,
@@ -52,6 +54,10 @@ pub struct StageOptions {
     pub environment: Vec<(String, String)>,
     /// A replica beside the server, which no sidecar is told of.
     pub replica: bool,
+    /// Several servers have a proxy each, which they announce.
+    pub proxied: bool,
+    /// Sidecars and a single server have wall clocks that can be stepped.
+    pub clocks: bool,
     /// Decides everything that is left to chance.
     pub seed: u64,
 }
@@ -62,6 +68,8 @@ pub struct Pod {
     pub number: u8,
     /// Between it and the server.
     pub proxy: Proxy,
+    /// Its wall clock, where that can be stepped.
+    pub clock: Option<WallClock>,
     options: SidecarOptions,
     address: SocketAddr,
     admin: SocketAddr,
@@ -74,6 +82,8 @@ pub struct Stage {
     pub servers: Servers,
     /// The replica of a single server, and the proxy through which it follows.
     pub replica: Option<(RedisServer, Proxy)>,
+    /// The wall clock of the server, where that can be stepped.
+    pub clock_of_server: Option<WallClock>,
     /// The sidecars.
     pub pods: Vec<Pod>,
     /// Decides what is left to chance.
@@ -115,13 +125,16 @@ impl Pod {
             .flag(&loopback(ports::free()).to_string())
             .flag("--admin")
             .flag(&admin.to_string());
-        for (name, value) in &options.environment {
+        let clock = options.clocks.then(WallClock::default);
+        let of_clock = clock.as_ref().map(WallClock::environment);
+        for (name, value) in options.environment.iter().chain(of_clock.iter().flatten()) {
             sidecar = sidecar.env(name, value);
         }
         sidecar.program.clone_from(&options.program);
         let mut pod = Self {
             number,
             proxy,
+            clock,
             options: sidecar,
             address,
             admin,
@@ -206,7 +219,9 @@ impl Pod {
 impl Stage {
     /// Starts everything and waits until it is in use.
     pub fn start(options: &StageOptions, space: &Keyspace) -> Self {
-        let servers = Servers::start(options.way, options.engine, &options.server);
+        let clock_of_server = options.clocks.then(WallClock::default);
+        let environment = clock_of_server.as_ref().map(WallClock::environment);
+        let servers = Servers::start(options, environment.unwrap_or_default());
         let replica = options.replica.then(|| replica(servers.one(), options));
         let mut options = options.clone();
         if let Some((replica, _)) = &replica {
@@ -230,6 +245,7 @@ impl Stage {
         Self {
             servers,
             replica,
+            clock_of_server,
             pods,
             random: Random::new(options.seed ^ 0x5eed),
             clock: Clock::default(),
@@ -286,6 +302,55 @@ impl Stage {
     pub fn disturb_all(&self, which: Which, direction: Direction, how: Disturbance) {
         for pod in &self.pods {
             pod.proxy.disturb(which, direction, how);
+        }
+    }
+
+    /// Disturbs some connections of all sidecars to one of the primaries, until it is healed.
+    pub fn disturb_shard(&mut self, which: Which, direction: Direction, how: Disturbance) {
+        let proxies = self.servers.proxies_of_primaries();
+        let place = self.random.below(proxies.len());
+        proxies[place].disturb(which, direction, how);
+    }
+
+    /// Resets some connections of all sidecars to one of the primaries.
+    pub fn cut_shard(&mut self, which: Which) {
+        let proxies = self.servers.proxies_of_primaries();
+        let place = self.random.below(proxies.len());
+        proxies[place].cut(which);
+    }
+
+    /// Nothing is disturbed any longer on the way to several servers.
+    pub fn heal_shards(&self) {
+        for proxy in self.servers.proxies() {
+            proxy.heal();
+        }
+    }
+
+    /// Every sidecar's wall clock shows another time: seconds, minutes or hours off, either way.
+    pub fn step_sidecars(&mut self) {
+        for place in 0..self.pods.len() {
+            let seconds = self.some_seconds();
+            if let Some(clock) = &self.pods[place].clock {
+                clock.step(seconds);
+            }
+        }
+    }
+
+    /// The server's wall clock shows another time, either way.
+    pub fn step_server(&mut self) {
+        let seconds = self.some_seconds();
+        if let Some(clock) = &self.clock_of_server {
+            clock.step(seconds);
+        }
+    }
+
+    fn some_seconds(&mut self) -> i64 {
+        let most = [3, 100, 10_000][self.random.below(3)];
+        let seconds = 1 + i64::try_from(self.random.below(most)).unwrap_or(0);
+        if self.random.chance(50) {
+            seconds
+        } else {
+            -seconds
         }
     }
 
@@ -395,6 +460,7 @@ impl Stage {
         if let Some((_, proxy)) = &self.replica {
             proxy.heal();
         }
+        self.heal_shards();
         for pod in &mut self.pods {
             pod.resume();
             pod.proxy.heal();

@@ -24,6 +24,9 @@ const UNDER_WAY: usize = 256;
 /// How the handshake of a connection that gets invalidations is told from others.
 const TRACKING: &[u8] = b"TRACKING";
 
+/// How those of replicas and Sentinels are told.
+const SPARED: [&[u8]; 2] = [b"REPLCONF", b"sentinel-"];
+
 /// Bytes and when they are due.
 type Piece = (Vec<u8>, Instant);
 
@@ -93,11 +96,12 @@ impl Lane {
             }
             if self.direction == Direction::ToServer && handshake.len() < 1024 {
                 handshake.extend_from_slice(&buffer);
-                if handshake
-                    .windows(TRACKING.len())
-                    .any(|word| word == TRACKING)
-                {
+                let has = |what: &[u8]| handshake.windows(what.len()).any(|word| word == what);
+                if has(TRACKING) {
                     self.connection.tracked.store(true, Relaxed);
+                }
+                if SPARED.into_iter().any(has) {
+                    self.connection.spared.store(true, Relaxed);
                 }
             }
             let how = self.disturbance();

@@ -1,7 +1,8 @@
 //! Schedules for a cluster of three primaries with a replica each. Keys lie in three slots, one on
-//! every shard; sidecars split commands on several of them.
+//! every shard; sidecars split commands on several of them. Where links are disturbed each node has a
+//! proxy, and announces its port (`cluster-announce-port`).
 
-use super::{Schedule, schedule};
+use super::{Schedule, schedule, shards};
 use crate::history::{
     servers::Way,
     stage::{Stage, StageOptions},
@@ -11,6 +12,13 @@ use crate::history::{
 /// All of them.
 pub const SCHEDULES: &[Schedule] = &[
     on(schedule("health", |stage| stage.pass(60_000, 60_000))),
+    schedule("health, two event loops", |stage| {
+        stage.pass(60_000, 60_000);
+    })
+    .on(|options| {
+        cluster(options);
+        super::two_loops(options);
+    }),
     on(schedule(
         "all connections of sidecars are closed",
         super::sidecar_kill,
@@ -24,6 +32,32 @@ pub const SCHEDULES: &[Schedule] = &[
     on(schedule("slots are half moved for a while", half_moved).with(|mix| mix.expiry = false))
         .times(3),
     on(schedule("planned failovers", planned)).times(3),
+    proxied(schedule(
+        "invalidations of one shard are late",
+        shards::late_pushes,
+    )),
+    proxied(schedule(
+        "the tracked links to one shard stall beyond maxStaleness",
+        shards::stalled_pushes,
+    )),
+    proxied(schedule(
+        "the tracked links to one shard are half open",
+        shards::half_open,
+    )),
+    proxied(schedule("links to one shard are reset", shards::resets)),
+    proxied(
+        schedule(
+            "slots move while invalidations of one shard are late or stall",
+            moved_in_trouble,
+        )
+        .with(|mix| mix.expiry = false),
+    )
+    .times(2),
+    proxied(schedule(
+        "planned failovers while a tracked link stalls",
+        planned_in_trouble,
+    ))
+    .times(2),
     on(schedule("a primary is killed", killed).with(no_counters)).times(5),
 ];
 
@@ -33,6 +67,13 @@ const fn on(schedule: Schedule) -> Schedule {
 
 fn cluster(options: &mut StageOptions) {
     options.way = Way::Cluster;
+}
+
+const fn proxied(schedule: Schedule) -> Schedule {
+    schedule.on(|options| {
+        cluster(options);
+        options.proxied = true;
+    })
 }
 
 fn no_counters(mix: &mut Mix) {
@@ -60,6 +101,27 @@ fn moved(stage: &mut Stage) {
     }
 }
 
+fn moved_in_trouble(stage: &mut Stage) {
+    while stage.goes_on() {
+        shards::trouble(stage);
+        let (slot, to) = somewhere_else(stage);
+        stage.servers.cluster().migrate_slot(slot, to);
+        stage.pass(50, 300);
+        stage.heal_shards();
+        stage.pass(20, 100);
+    }
+}
+
+fn planned_in_trouble(stage: &mut Stage) {
+    while stage.goes_on() {
+        shards::trouble(stage);
+        fail_over(stage);
+        stage.pass(100, 400);
+        stage.heal_shards();
+        stage.pass(100, 300);
+    }
+}
+
 fn half_moved(stage: &mut Stage) {
     while stage.goes_on() {
         let (slot, to) = somewhere_else(stage);
@@ -78,13 +140,17 @@ fn half_moved(stage: &mut Stage) {
 /// `CLUSTER FAILOVER` loses nothing: writes wait until the replica has caught up.
 fn planned(stage: &mut Stage) {
     while stage.goes_on() {
-        let tag = Way::Cluster.tags()[stage.random.below(3)];
-        let cluster = stage.servers.cluster();
-        let owner = cluster.owner_of(cluster.slot_of(tag));
-        if let Some(replica) = cluster.replica_of(owner) {
-            cluster.failover(replica);
-        }
+        fail_over(stage);
         stage.pass(300, 700);
+    }
+}
+
+fn fail_over(stage: &mut Stage) {
+    let tag = Way::Cluster.tags()[stage.random.below(3)];
+    let cluster = stage.servers.cluster();
+    let owner = cluster.owner_of(cluster.slot_of(tag));
+    if let Some(replica) = cluster.replica_of(owner) {
+        cluster.failover(replica);
     }
 }
 

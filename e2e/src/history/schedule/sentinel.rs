@@ -1,7 +1,8 @@
 //! Schedules for a primary, two replicas and three Sentinels. Sidecars find the servers themselves,
-//! so nothing stands between; faults happen to processes, connections and roles.
+//! so faults happen to processes, connections and roles. Where links are disturbed each server has a
+//! proxy, and announces its port (`replica-announce-port`).
 
-use super::{Schedule, schedule};
+use super::{Schedule, schedule, shards};
 use crate::{
     history::{
         servers::Way,
@@ -16,6 +17,13 @@ use crate::{
 /// All of them.
 pub const SCHEDULES: &[Schedule] = &[
     on(schedule("health", |stage| stage.pass(60_000, 60_000))),
+    schedule("health, two event loops", |stage| {
+        stage.pass(60_000, 60_000);
+    })
+    .on(|options| {
+        sentinel(options);
+        super::two_loops(options);
+    }),
     on(schedule(
         "all connections of sidecars are closed",
         super::sidecar_kill,
@@ -29,6 +37,27 @@ pub const SCHEDULES: &[Schedule] = &[
         "Sentinels are killed and come back",
         killed_sentinels,
     )),
+    proxied(schedule(
+        "invalidations of the primary are late",
+        shards::late_pushes,
+    )),
+    proxied(schedule(
+        "the tracked links stall beyond maxStaleness",
+        shards::stalled_pushes,
+    )),
+    proxied(schedule(
+        "the tracked links are half open",
+        shards::half_open,
+    )),
+    proxied(schedule("links to the primary are reset", shards::resets)),
+    proxied(
+        schedule(
+            "planned failovers while the tracked links stall",
+            planned_in_trouble,
+        )
+        .with(no_counters),
+    )
+    .times(2),
     on(schedule("planned failovers", planned).with(no_counters)).times(3),
     on(schedule("the primary is killed", killed).with(no_counters)).times(4),
     on(schedule("the primary is stopped until another took over", stopped).with(no_counters))
@@ -44,6 +73,13 @@ const fn on(schedule: Schedule) -> Schedule {
 
 fn sentinel(options: &mut StageOptions) {
     options.way = Way::Sentinel;
+}
+
+const fn proxied(schedule: Schedule) -> Schedule {
+    schedule.on(|options| {
+        sentinel(options);
+        options.proxied = true;
+    })
 }
 
 /// A failover may lose additions, and sums are told twice.
@@ -69,6 +105,21 @@ fn planned(stage: &mut Stage) {
             until_follower(stage, old);
         });
         stage.pass(1_000, 1_500);
+        stage.servers.sentinel().until_watched();
+    }
+}
+
+fn planned_in_trouble(stage: &mut Stage) {
+    while stage.goes_on() {
+        shards::trouble(stage);
+        stage.losing(|stage| {
+            let set = stage.servers.sentinel();
+            let old = set.primary().port();
+            set.failover();
+            stage.heal_shards();
+            until_follower(stage, old);
+        });
+        stage.pass(800, 1_200);
         stage.servers.sentinel().until_watched();
     }
 }
