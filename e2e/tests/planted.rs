@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use e2e::{
+    Engine,
     history::{
         report,
         run::{Outcome, RunOptions, run},
@@ -98,6 +99,7 @@ fn order(plant: &Plant) -> impl Iterator<Item = &'static Schedule> {
 fn options(plant: &Plant, seed: u64) -> RunOptions {
     RunOptions {
         seed,
+        engine: Engine::Redis7,
         span: Duration::from_secs(2),
         program: Some(sidecar::planted_program().to_owned()),
         environment: vec![("PANNIER_PLANT".to_owned(), plant.name.to_owned())],
