@@ -25,7 +25,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{local::*, redis::*, rule::*, sidecar::*, sources::*};
-use crate::condition::Status;
+use crate::condition::CacheTierStatus;
 
 /// A cache for the apps of a namespace: rules by key pattern, the Redis behind them, and the
 /// memory in each pod. Apps use it at `redis://localhost:6379`.
@@ -35,7 +35,7 @@ use crate::condition::Status;
     version = "v1alpha1",
     kind = "CacheTier",
     namespaced,
-    status = "Status",
+    status = "CacheTierStatus",
     shortname = "ct",
     category = "pannier",
     derive = "PartialEq",
@@ -58,6 +58,18 @@ use crate::condition::Status;
         name = "Reason",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
+    printcolumn(name = "Servers", type_ = "string", json_path = ".status.servers"),
+    printcolumn(name = "Primary", type_ = "string", json_path = ".status.primary"),
+    printcolumn(
+        name = "Sidecars",
+        type_ = "integer",
+        json_path = ".status.sidecars.live"
+    ),
+    printcolumn(
+        name = "Hit %",
+        type_ = "integer",
+        json_path = ".status.sidecars.hitRatioPercent"
     ),
     printcolumn(
         name = "Caching",

@@ -2,19 +2,23 @@
 //!
 //! It follows `manifest`, which checked each resource by itself; here is what only the local run
 //! refuses. The sidecar compiles the rules (`policy::Policy`) afterwards. Secrets never enter the
-//! configuration: they are handed over beside it.
+//! configuration: they are handed over beside it. The operator uses the same parts: `named` for
+//! the configuration, `external` for a Redis that exists already.
+
+mod external;
 
 use std::fmt;
 
 use kube::ResourceExt as _;
-use policy::config::{self, SidecarConfig};
+use policy::config::SidecarConfig;
 
+pub use self::external::{External, Source, secrets_named};
 use crate::{
     CacheTier,
-    cache_tier::{ExternalMode, ReplicaReads, SecretKey, TlsMode, Topology},
+    cache_tier::Topology,
     manifest::{Located, Manifests, Secret},
     not_yet,
-    redis_url::{Beside, RedisUrl, UrlError},
+    redis_url::UrlError,
     resolve::{ResolvedTier, resolve},
     validate,
 };
@@ -75,7 +79,7 @@ pub enum CompileError {
     },
     /// The Secret with the URL is not there.
     #[error(
-        "{place}: {field}: Secret {secret:?} is not among the manifests; add it to the folder (kind: Secret with stringData.{key}){or_url}"
+        "{place}: {field}: Secret {secret:?} {where_to_add} (kind: Secret with stringData.{key}){or_url}"
     )]
     NoSecret {
         /// Where the tier stands.
@@ -86,6 +90,8 @@ pub enum CompileError {
         secret: String,
         /// The key that is wanted.
         key: String,
+        /// That it is not there, and where it belongs.
+        where_to_add: &'static str,
         /// Another way, where there is one.
         or_url: &'static str,
     },
@@ -140,16 +146,32 @@ pub fn compile(manifests: &Manifests, redis_url: Option<&str>) -> Result<Compile
         environment: _,
         redis,
         mut config,
-    } = resolve(&tier.resource.spec);
-    config.tier = format!("{}/{}", namespace(&tier.resource), tier.resource.name_any());
-    config.generation = generation(&tier.resource);
+    } = named(&tier.resource);
     let mut credentials = None;
     if redis.topology == Topology::External {
-        let source = Source { manifests, tier };
-        let (url, origin) = source.url(redis_url)?;
-        config.keyspace.database = database(&tier.resource, &url)?;
-        config.upstream = Some(upstream(&tier.resource, &url, origin)?);
-        credentials = source.credentials(url)?;
+        let namespace = namespace(&tier.resource);
+        let secret = |name: &str| {
+            let there = |secret: &&Located<Secret>| {
+                let in_namespace = secret.resource.namespace.as_deref().unwrap_or("default");
+                secret.resource.name == name && in_namespace == namespace
+            };
+            manifests
+                .secrets
+                .iter()
+                .find(there)
+                .map(|found| &found.resource)
+        };
+        let source = Source {
+            tier: &tier.resource,
+            place: tier.place.to_string(),
+            where_to_add: "is not among the manifests; add it to the folder",
+            or_url: ", or set REDIS_URL",
+            secret: &secret,
+        };
+        let external = source.external(redis_url)?;
+        config.keyspace.database = external.database;
+        config.upstream = Some(external.upstream);
+        credentials = external.credentials;
     } else if redis_url.is_some() {
         notes.push(format!(
             "{}: REDIS_URL is set and not used: redis.topology is None, memory only",
@@ -161,6 +183,14 @@ pub fn compile(manifests: &Manifests, redis_url: Option<&str>) -> Result<Compile
         credentials,
         notes,
     })
+}
+
+/// A tier's resolved values, with its name and generation stamped on the configuration.
+pub fn named(tier: &CacheTier) -> ResolvedTier {
+    let mut resolved = resolve(&tier.spec);
+    resolved.config.tier = format!("{}/{}", namespace(tier), tier.name_any());
+    resolved.config.generation = generation(tier);
+    resolved
 }
 
 fn the_tier(manifests: &Manifests) -> Result<&Located<CacheTier>, CompileError> {
@@ -223,158 +253,6 @@ fn namespace(tier: &CacheTier) -> String {
 fn generation(tier: &CacheTier) -> u64 {
     let generation = tier.metadata.generation.unwrap_or_default();
     u64::try_from(generation).unwrap_or_default()
-}
-
-fn database(tier: &CacheTier, url: &RedisUrl) -> Result<u32, CompileError> {
-    let declared = tier
-        .spec
-        .keyspace
-        .as_ref()
-        .and_then(|keyspace| keyspace.database);
-    match (declared, url.database) {
-        (Some(tier), Some(url)) if tier != url => Err(CompileError::Database { tier, url }),
-        (declared, url) => Ok(declared.or(url).unwrap_or_default()),
-    }
-}
-
-fn upstream(
-    tier: &CacheTier,
-    url: &RedisUrl,
-    origin: String,
-) -> Result<config::Upstream, CompileError> {
-    let declared = tier.spec.redis.tls.as_ref();
-    let mode = declared.map(|tls| tls.mode);
-    if url.tls && mode == Some(TlsMode::Disabled) {
-        return Err(CompileError::Tls);
-    }
-    let encrypted = url.tls || mode == Some(TlsMode::Enabled);
-    let external = tier.spec.redis.external.as_ref();
-    let beside = Beside {
-        mode: external
-            .and_then(|external| external.mode)
-            .map(|mode| match mode {
-                ExternalMode::Standalone => config::UpstreamMode::Standalone,
-                ExternalMode::Sentinel => config::UpstreamMode::Sentinel,
-                ExternalMode::Cluster => config::UpstreamMode::Cluster,
-            }),
-        master_name: external.and_then(|external| external.sentinel_master_name.as_deref()),
-    };
-    let found = url
-        .upstream(beside)
-        .map_err(|source| CompileError::Url { origin, source })?;
-    Ok(config::Upstream {
-        tls: encrypted.then(|| config::Tls {
-            ca_file: None,
-            cert_file: None,
-            key_file: None,
-            server_name: declared.and_then(|tls| tls.server_name.clone()),
-        }),
-        replica_reads: match external.and_then(|external| external.replica_reads) {
-            Some(ReplicaReads::Preferred) => config::ReplicaReads::Preferred,
-            Some(ReplicaReads::Never) | None => config::ReplicaReads::Never,
-        },
-        ..found
-    })
-}
-
-/// Where URL, password and certificates of an external Redis come from.
-struct Source<'a> {
-    manifests: &'a Manifests,
-    tier: &'a Located<CacheTier>,
-}
-
-impl Source<'_> {
-    /// The URL, and where it comes from.
-    fn url(&self, given: Option<&str>) -> Result<(RedisUrl, String), CompileError> {
-        let (text, origin) = match (given, &self.tier.resource.spec.redis.external) {
-            (Some(text), _) => (text, "REDIS_URL".to_owned()),
-            (None, Some(external)) => {
-                let field = "spec.redis.external.urlSecretRef";
-                let or_url = ", or set REDIS_URL";
-                let text = self.secret(&external.url_secret_ref, "url", field, or_url)?;
-                (text, format!("Secret {}", external.url_secret_ref.name))
-            }
-            // The invariants refuse this; an empty text gives a sentence all the same.
-            (None, None) => ("", "spec.redis.external".to_owned()),
-        };
-        match text.parse() {
-            Ok(url) => Ok((url, origin)),
-            Err(source) => Err(CompileError::Url { origin, source }),
-        }
-    }
-
-    fn credentials(&self, url: RedisUrl) -> Result<Option<Credentials>, CompileError> {
-        let mut credentials = Credentials {
-            username: url.username,
-            password: url.password,
-            ..Credentials::default()
-        };
-        let redis = &self.tier.resource.spec.redis;
-        let sentinel = redis
-            .external
-            .as_ref()
-            .and_then(|external| external.sentinel_password_secret_ref.as_ref());
-        if let Some(reference) = sentinel {
-            let field = "spec.redis.external.sentinelPasswordSecretRef";
-            let password = self.secret(reference, "password", field, "")?;
-            credentials.sentinel_password = Some(password.to_owned());
-        }
-        if let Some(tls) = &redis.tls {
-            if let Some(ca) = &tls.ca_secret_ref {
-                let field = "spec.redis.tls.caSecretRef";
-                credentials.ca_certificate = Some(self.secret(ca, "ca.crt", field, "")?.to_owned());
-            }
-            if let Some(name) = &tls.client_certificate_secret_name {
-                let field = "spec.redis.tls.clientCertificateSecretName";
-                let part = |key: &str| {
-                    let reference = SecretKey {
-                        name: name.clone(),
-                        key: Some(key.to_owned()),
-                    };
-                    self.secret(&reference, key, field, "")
-                        .map(ToOwned::to_owned)
-                };
-                credentials.client_certificate = Some(part("tls.crt")?);
-                credentials.client_key = Some(part("tls.key")?);
-            }
-        }
-        Ok((credentials != Credentials::default()).then_some(credentials))
-    }
-
-    fn secret(
-        &self,
-        reference: &SecretKey,
-        usual_key: &str,
-        field: &'static str,
-        or_url: &'static str,
-    ) -> Result<&str, CompileError> {
-        let key = reference.key.as_deref().unwrap_or(usual_key);
-        let place = || self.tier.place.to_string();
-        let same = |secret: &&Located<Secret>| {
-            let namespace_of = secret.resource.namespace.as_deref().unwrap_or("default");
-            secret.resource.name == reference.name && namespace_of == namespace(&self.tier.resource)
-        };
-        let secret = &self
-            .manifests
-            .secrets
-            .iter()
-            .find(same)
-            .ok_or_else(|| CompileError::NoSecret {
-                place: place(),
-                field,
-                secret: reference.name.clone(),
-                key: key.to_owned(),
-                or_url,
-            })?
-            .resource;
-        secret.get(key).ok_or_else(|| CompileError::NoKey {
-            place: place(),
-            field,
-            secret: reference.name.clone(),
-            key: key.to_owned(),
-            keys: secret.keys().collect::<Vec<_>>().join(", "),
-        })
-    }
 }
 
 impl fmt::Debug for Credentials {

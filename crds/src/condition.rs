@@ -19,6 +19,114 @@ pub struct Status {
     pub conditions: Vec<Condition>,
 }
 
+/// What the operator found and did for a `CacheTier`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CacheTierStatus {
+    /// Generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready, Reconciling, Stalled, then more specific ones; one per type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 32),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
+    )]
+    pub conditions: Vec<Condition>,
+    /// Servers that are ready, of those that are wanted: 2/3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub servers: Option<String>,
+    /// The pod that is the primary now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary: Option<String>,
+    /// The replicas, and how far each is behind.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 64),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["pod"])
+    )]
+    pub replicas: Vec<ReplicaStatus>,
+    /// The sidecars that were seen in Redis.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sidecars: Option<SidecarsStatus>,
+    /// What holds for fields that the spec leaves out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<ResolvedStatus>,
+}
+
+/// One replica.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicaStatus {
+    /// Its pod.
+    pub pod: String,
+    /// Whether it follows the primary.
+    pub state: ReplicaState,
+}
+
+/// How a replica follows its primary.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = crate::schema::plain_enum)]
+pub enum ReplicaState {
+    /// It has what the primary has, or nearly so.
+    InSync,
+    /// It follows, from some way behind.
+    Behind,
+    /// It copies everything first.
+    Syncing,
+    /// It does not follow.
+    Disconnected,
+    /// It could not be asked.
+    #[default]
+    Unknown,
+}
+
+/// The sidecars that were seen in Redis.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SidecarsStatus {
+    /// Sidecars that are alive.
+    pub live: u32,
+    /// Those of them that run the configuration of this generation.
+    pub current: u32,
+    /// Hits of all of them in percent of their reads, rounded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hit_ratio_percent: Option<u32>,
+    /// Those whose local copies are not kept coherent by Redis although that is declared.
+    #[serde(default)]
+    pub degraded: u32,
+}
+
+/// What holds for fields that the spec leaves out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ResolvedStatus {
+    /// The environment whose preset is used.
+    pub environment: String,
+    /// TTL of writes that carry none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_ttl: Option<String>,
+    /// Memory of each sidecar for local copies.
+    pub local_memory: String,
+    /// What apps see while Redis is away.
+    pub when_unavailable: String,
+    /// Image of the servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Memory of each server's container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
+    /// Memory that the data of each server may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maxmemory: Option<String>,
+    /// What a server does when its memory is full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maxmemory_policy: Option<String>,
+    /// Replicas beside each primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas_per_shard: Option<u32>,
+}
+
 /// One fact about the resource.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

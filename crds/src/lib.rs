@@ -23,7 +23,9 @@ pub mod structure;
 pub mod validate;
 
 pub use cache_tier::{CacheTier, CacheTierSpec};
-pub use compile::{CompileError, Compiled, Credentials, compile};
+pub use compile::{
+    CompileError, Compiled, Credentials, External, Source, compile, named, secrets_named,
+};
 pub use manifest::{LoadError, Manifests, load_manifests, parse_manifests};
 pub use redis_url::{Beside, RedisUrl};
 pub use resolve::{ResolvedTier, resolve, resolve_sessions};

@@ -75,10 +75,6 @@ pub const CACHE_TIER: &[NotYet] = &[
         "nothing injects sidecars; set resources where you start the sidecar and remove it",
     ),
     not_yet("monitoring", "scrape /metrics of the admin port; remove it"),
-    not_yet(
-        "allowedNamespaces",
-        "a tier serves its own namespace; remove it",
-    ),
 ];
 
 /// What works in a cluster only: the local run starts no servers.

@@ -13,6 +13,7 @@ pub mod config;
 pub mod glob;
 pub mod key_part;
 pub mod matcher;
+pub mod names;
 pub mod pattern;
 pub mod read;
 pub mod ttl;

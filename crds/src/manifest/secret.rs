@@ -18,6 +18,19 @@ pub struct Secret {
 }
 
 impl Secret {
+    /// A Secret as the API server has it; entries that are no text are left out.
+    pub fn of(secret: &k8s_openapi::api::core::v1::Secret) -> Self {
+        let entries = secret.data.iter().flatten().filter_map(|(key, value)| {
+            let text = String::from_utf8(value.0.clone()).ok()?;
+            Some((key.clone(), text))
+        });
+        Self {
+            namespace: secret.metadata.namespace.clone(),
+            name: secret.metadata.name.clone().unwrap_or_default(),
+            entries: entries.collect(),
+        }
+    }
+
     /// The text under a key.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.entries.get(key).map(String::as_str)
