@@ -49,6 +49,10 @@ pub struct CacheTierStatus {
     /// The sidecars that were seen in Redis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sidecars: Option<SidecarsStatus>,
+    /// Other namespaces where copies of the sidecars' configuration are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128), extend("x-kubernetes-list-type" = "set"))]
+    pub shared_with: Vec<String>,
     /// What holds for fields that the spec leaves out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved: Option<ResolvedStatus>,

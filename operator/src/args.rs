@@ -1,6 +1,6 @@
 //! Flags of `pannier-operator`, and nothing else. No secret is a flag (P10).
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args as Flags, Parser, Subcommand};
 
@@ -16,12 +16,60 @@ pub struct Args {
 /// What the binary can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Reconcile CacheTier and SessionPolicy.
+    Run(Run),
     /// Run as process 1 of a Redis or Sentinel container: guard its start, its role, its end.
     Instance(Instance),
     /// Copy this binary to where another container finds it: what the init container runs.
     Install(Install),
     /// Tell the waiting boot guard of this pod that what silent servers hold may be lost.
     AcceptLoss(Instance),
+}
+
+/// Flags of the operator itself.
+#[derive(Clone, Debug, Flags)]
+pub struct Run {
+    /// Namespace to watch; may be given several times. Without it all namespaces are watched.
+    #[arg(long, value_name = "NAMESPACE")]
+    pub watch_namespace: Vec<String>,
+    /// Namespace in which the operator itself runs.
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        env = "PANNIER_NAMESPACE",
+        default_value = "default"
+    )]
+    pub namespace: String,
+    /// This process among those of its installation: the pod's name.
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "HOSTNAME",
+        default_value = "pannier-operator"
+    )]
+    pub identity: String,
+    /// Name of the installation, the same in all of its pods; its Lease is named so.
+    #[arg(long, value_name = "NAME", default_value = "pannier-operator")]
+    pub installation: String,
+    /// Domain of the cluster's DNS.
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
+    pub cluster_domain: String,
+    /// Image with `pannier-operator`, copied into the server pods as their agent.
+    #[arg(
+        long,
+        value_name = "IMAGE",
+        default_value = "ghcr.io/pannier-dev/operator:0.1.0"
+    )]
+    pub agent_image: String,
+    /// Image of Valkey for tiers that name none.
+    #[arg(long, value_name = "IMAGE", default_value = "valkey/valkey:8.1")]
+    pub valkey_image: String,
+    /// Image of Redis for tiers that name none.
+    #[arg(long, value_name = "IMAGE", default_value = "redis:8.0")]
+    pub redis_image: String,
+    /// Address of /live, /ready, /metrics and /state.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
 }
 
 /// Flags of the agent.

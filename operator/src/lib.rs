@@ -1,6 +1,26 @@
 //! The operator: what reconciles `CacheTier` and `SessionPolicy`, and the agent that runs as
 //! process 1 of every Redis and Sentinel container.
+//!
+//! In the order of a start: `args` → `settings` → `run` (`leader`, `claim`, `admin`), then per
+//! resource `cache_tier` and `session_policy`.
 
+pub mod admin;
+pub mod api_error;
+pub mod apply;
 pub mod args;
+pub mod cache_tier;
+pub mod claim;
+pub mod conditions;
+pub mod context;
+pub mod fingerprint;
 pub mod install;
 pub mod instance;
+pub mod leader;
+pub mod metrics;
+pub mod random;
+pub mod readiness;
+pub mod report;
+pub mod retry;
+pub mod run;
+pub mod settings;
+pub mod telemetry;

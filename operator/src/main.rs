@@ -6,11 +6,12 @@ use clap::Parser as _;
 use operator::{
     args::{Args, Command},
     install::install,
-    instance,
+    instance, run,
 };
 
 fn main() -> ExitCode {
     match Args::parse().command {
+        Command::Run(flags) => run::run(flags),
         Command::Instance(flags) => agent(flags.config),
         Command::Install(flags) => done(install(&flags.to)),
         Command::AcceptLoss(flags) => done(accept_loss(&flags.config)),

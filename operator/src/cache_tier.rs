@@ -1,0 +1,259 @@
+//! The controller of `CacheTier`: dereference → validate → observe → plan → build → apply → act →
+//! status.
+//!
+//! A client is needed at both ends only; what is in between is pure. A failure of any step
+//! becomes a condition before it becomes a retry. Level-triggered: nothing is remembered from one
+//! reconcile to the next that could not be read again.
+
+pub mod apply;
+pub mod build;
+pub mod cleanup;
+pub mod dereference;
+pub mod object_names;
+pub mod passwords;
+pub mod plan;
+pub mod sharing;
+pub mod status;
+pub mod validate;
+
+use std::{sync::Arc, time::Duration};
+
+use crds::CacheTier;
+use kube::{Api, Resource as _, ResourceExt as _, core::DeserializeGuard};
+use kube_runtime::controller::Action;
+use policy::names;
+use tokio::time::Instant;
+
+use self::{
+    apply::Written,
+    dereference::Found,
+    passwords::Passwords,
+    sharing::Sharing,
+    validate::{Refusals, Servers, ValidatedTier},
+};
+use crate::{
+    api_error::{ApiError, Category},
+    apply::ApplyError,
+    claim::ClaimError,
+    context::Ctx,
+    random,
+};
+
+/// A tier as it is watched: one that does not fit its schema is an object, not a broken watch.
+pub type Guarded = DeserializeGuard<CacheTier>;
+
+/// Everything is looked at again after this long, whatever the watches say.
+const SAFETY: Duration = Duration::from_secs(600);
+/// And after this long while something is under way.
+const UNDER_WAY: Duration = Duration::from_secs(10);
+
+/// What a reconcile that came to its end has found and done.
+#[derive(Debug)]
+pub struct Progress {
+    /// What is wanted.
+    pub tier: ValidatedTier,
+    /// What was written.
+    pub written: Written,
+    /// Servers that are wanted now.
+    pub wanted_pods: u32,
+    /// Those that are ready.
+    pub ready_pods: u32,
+}
+
+// === impl Progress ===
+
+impl Progress {
+    /// What the tier waits for, in a sentence.
+    pub fn waits(&self) -> Option<String> {
+        if !self.written.waiting.is_empty() {
+            let gone = self.written.waiting.join(", ");
+            return Some(format!("waiting for the end of {gone}"));
+        }
+        if self.ready_pods < self.wanted_pods {
+            return Some(format!(
+                "{} of {} servers are ready",
+                self.ready_pods, self.wanted_pods
+            ));
+        }
+        None
+    }
+}
+
+/// Why a reconcile did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A call of the API server failed.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// An object could not be brought to its state.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The tier asks for what cannot be.
+    #[error(transparent)]
+    Refused(#[from] Refusals),
+    /// Its namespace may belong to another installation.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+}
+
+// === impl Error ===
+
+impl Error {
+    /// A fixed word for metrics.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Api(error) | Self::Apply(ApplyError::Api(error)) => error.category().name(),
+            Self::Apply(ApplyError::NotOurs { .. }) => "not-ours",
+            Self::Refused(_) => "refused-spec",
+            Self::Claim(_) => "claim",
+        }
+    }
+
+    /// The failed call, where one failed.
+    pub fn api(&self) -> Option<&ApiError> {
+        match self {
+            Self::Api(error)
+            | Self::Apply(ApplyError::Api(error))
+            | Self::Claim(ClaimError::Api(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Whether another attempt may succeed although nothing of ours changes.
+    fn is_transient(&self) -> bool {
+        !matches!(self, Self::Refused(_))
+    }
+}
+
+/// One reconcile, with its figures.
+pub async fn reconcile(object: Arc<Guarded>, ctx: Arc<Ctx>) -> Result<Action, Error> {
+    let started = Instant::now();
+    let key = format!(
+        "{}/{}",
+        object.namespace().unwrap_or_default(),
+        object.name_any()
+    );
+    let result = converge(&object, &ctx).await;
+    ctx.metrics
+        .duration
+        .observe(started.elapsed().as_secs_f64());
+    let word = result.as_ref().map_or_else(Error::category, |_| "ok");
+    ctx.metrics
+        .reconciles
+        .with_label_values(&["CacheTier", word])
+        .inc();
+    match &result {
+        Ok(_) => ctx.retries.forget(&key),
+        Err(error) if error.api().map(ApiError::category) == Some(Category::Conflict) => {
+            tracing::info!(tier = key, %error, "somebody else was faster; trying again");
+        }
+        Err(error) => tracing::warn!(tier = key, %error, "failed to reconcile"),
+    }
+    result
+}
+
+/// When a failed reconcile is tried again.
+pub fn on_error(object: Arc<Guarded>, error: &Error, ctx: Arc<Ctx>) -> Action {
+    if !error.is_transient() {
+        return Action::await_change();
+    }
+    let key = format!(
+        "{}/{}",
+        object.namespace().unwrap_or_default(),
+        object.name_any()
+    );
+    Action::requeue(ctx.retries.failed(&key))
+}
+
+async fn converge(object: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    if let Err(error) = ctx
+        .claims
+        .hold(&ctx.client, &ctx.settings, &namespace)
+        .await
+    {
+        if matches!(error, ClaimError::Taken { .. }) {
+            ctx.end(error.to_string());
+        }
+        return Err(error.into());
+    }
+    // The watch may be behind: what is decided on is read now.
+    let Some(object) = read(ctx, &namespace, &name).await? else {
+        ctx.retries.forget(&format!("{namespace}/{name}"));
+        return Ok(Action::await_change());
+    };
+    let mut tier = match object.0 {
+        Ok(tier) => tier,
+        Err(invalid) => {
+            status::write_invalid(ctx, &invalid).await?;
+            return Ok(Action::await_change());
+        }
+    };
+    if tier.meta().deletion_timestamp.is_some() {
+        return Ok(cleanup::cleanup(ctx, &tier).await?);
+    }
+    if tier.annotations().get(names::PAUSED).map(String::as_str) == Some("true") {
+        status::write_paused(ctx, &tier).await?;
+        return Ok(Action::requeue(SAFETY));
+    }
+    let result = bring_about(ctx, &mut tier).await;
+    // Failures become conditions too; the first cause is the one that is returned.
+    let written = status::write(ctx, &tier, &result).await;
+    let progress = result?;
+    written?;
+    if progress.written.sharing.places().is_empty() {
+        cleanup::remove_finalizer(ctx, &tier).await?;
+    }
+    Ok(Action::requeue(if progress.waits().is_some() {
+        UNDER_WAY
+    } else {
+        SAFETY
+    }))
+}
+
+async fn bring_about(ctx: &Ctx, tier: &mut CacheTier) -> Result<Progress, Error> {
+    let found = dereference::dereference(ctx, tier).await?; // client
+    let wanted = validate::validate(tier, &found, &ctx.settings)?; // pure
+    let sharing = Sharing::decide(tier, &found); // pure
+    if !sharing.places().is_empty() {
+        cleanup::add_finalizer(ctx, tier).await?; // client
+        status::write_places(ctx, tier, sharing.places()).await?; // client
+    }
+    let plan = plan::plan(&wanted); // pure
+    let passwords = match wanted.servers() {
+        Some(servers) => Some(hold_passwords(ctx, tier, &wanted, servers, &found).await?), // client
+        None => None,
+    };
+    let resources = build::build(&wanted, &plan, passwords.as_ref()); // pure
+    let written = apply::apply(ctx, &wanted, sharing, resources).await?; // client
+    Ok(Progress {
+        wanted_pods: plan.shards.iter().map(|shard| shard.pods).sum(),
+        ready_pods: found.ready_servers(),
+        tier: wanted,
+        written,
+    })
+}
+
+async fn hold_passwords(
+    ctx: &Ctx,
+    tier: &CacheTier,
+    wanted: &ValidatedTier,
+    servers: &Servers,
+    found: &Found,
+) -> Result<Passwords, ApplyError> {
+    let wish = passwords::wish(tier);
+    let (passwords, write) = passwords::decide(servers, found, wish, false, &random::password);
+    apply::write_passwords(ctx, wanted, found.auth.as_ref(), write, wish).await?;
+    Ok(passwords)
+}
+
+async fn read(ctx: &Ctx, namespace: &str, name: &str) -> Result<Option<Guarded>, ApiError> {
+    let api: Api<Guarded> = Api::namespaced(ctx.client.clone(), namespace);
+    api.get_opt(name).await.map_err(|source| ApiError {
+        verb: "get",
+        kind: "CacheTier".to_owned(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        source,
+    })
+}

@@ -1,0 +1,182 @@
+//! First step: reads what a tier refers to. Needs the client, decides nothing.
+//!
+//! "It is not there" is an answer of the API server here; a call that fails is an error and never
+//! reads as absence.
+
+use std::collections::BTreeMap;
+
+use crds::{CacheTier, SessionPolicy, manifest::Secret, secrets_named};
+use k8s_openapi::api::{
+    apps::v1::StatefulSet,
+    core::v1::{Namespace, Secret as ApiSecret},
+};
+use kube::{Api, ResourceExt as _, api::ListParams};
+use policy::names;
+
+use super::object_names::ObjectNames;
+use crate::{api_error::ApiError, context::Ctx};
+
+/// What a tier refers to, and what is there of it.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The Secrets that it names and that are there.
+    pub secrets: BTreeMap<String, Secret>,
+    /// The session policies that name it.
+    pub sessions: Vec<SessionPolicy>,
+    /// Whether each of the namespaces that it allows agrees.
+    pub namespaces: Vec<(String, Consent)>,
+    /// The sets of its servers and Sentinels, by name.
+    pub sets: BTreeMap<String, StatefulSet>,
+    /// The Secret with the passwords.
+    pub auth: Option<ApiSecret>,
+    /// The Secret of the sidecars.
+    pub sidecar: Option<ApiSecret>,
+    /// The Secret for clients without a sidecar.
+    pub binding: Option<ApiSecret>,
+}
+
+/// What another namespace says to a tier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Consent {
+    /// It has the label.
+    Given,
+    /// It has not.
+    Missing,
+    /// There is no such namespace.
+    Absent,
+    /// It could not be read.
+    Unknown(String),
+}
+
+// === impl Found ===
+
+impl Found {
+    /// Servers that are ready, by their sets.
+    pub fn ready_servers(&self) -> u32 {
+        let servers = self
+            .sets
+            .values()
+            .filter(|set| set.labels().contains_key(names::SHARD));
+        servers
+            .filter_map(|set| set.status.as_ref()?.ready_replicas)
+            .filter_map(|ready| u32::try_from(ready).ok())
+            .sum()
+    }
+}
+
+/// Reads what the tier refers to.
+pub async fn dereference(ctx: &Ctx, tier: &CacheTier) -> Result<Found, ApiError> {
+    let namespace = tier.namespace().unwrap_or_default();
+    let names = ObjectNames {
+        tier: tier.name_any(),
+        namespace: namespace.clone(),
+        domain: ctx.settings.cluster_domain.clone(),
+    };
+    let mut found = Found::default();
+    for name in secrets_named(&tier.spec) {
+        if let Some(secret) = secret(ctx, &namespace, name).await? {
+            found.secrets.insert(name.to_owned(), Secret::of(&secret));
+        }
+    }
+    found.sessions = sessions(ctx, &namespace, &names.tier).await?;
+    for other in &tier.spec.allowed_namespaces {
+        if *other != namespace {
+            let consent = consent(ctx, other, &namespace).await;
+            found.namespaces.push((other.clone(), consent));
+        }
+    }
+    if has_servers(tier) {
+        found.sets = sets(ctx, &namespace, &names.tier).await?;
+        found.auth = secret(ctx, &namespace, &names.auth()).await?;
+        found.sidecar = secret(ctx, &namespace, &names.sidecar()).await?;
+        found.binding = secret(ctx, &namespace, &names.binding()).await?;
+    }
+    Ok(found)
+}
+
+fn has_servers(tier: &CacheTier) -> bool {
+    use crds::cache_tier::Topology;
+    !matches!(
+        tier.spec.redis.topology,
+        Topology::None | Topology::External
+    )
+}
+
+async fn secret(ctx: &Ctx, namespace: &str, name: &str) -> Result<Option<ApiSecret>, ApiError> {
+    let api: Api<ApiSecret> = Api::namespaced(ctx.client.clone(), namespace);
+    api.get_opt(name).await.map_err(|source| ApiError {
+        verb: "get",
+        kind: "Secret".to_owned(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        source,
+    })
+}
+
+async fn sessions(ctx: &Ctx, namespace: &str, tier: &str) -> Result<Vec<SessionPolicy>, ApiError> {
+    let api: Api<kube::core::DeserializeGuard<SessionPolicy>> =
+        Api::namespaced(ctx.client.clone(), namespace);
+    let listed = api.list(&ListParams::default()).await;
+    let listed = listed.map_err(|source| ApiError {
+        verb: "list",
+        kind: "SessionPolicy".to_owned(),
+        namespace: namespace.to_owned(),
+        name: String::new(),
+        source,
+    })?;
+    // One that does not fit its schema says so in its own status.
+    Ok(listed
+        .items
+        .into_iter()
+        .filter_map(|policy| policy.0.ok())
+        .filter(|policy| policy.spec.cache_tier_ref.name == tier)
+        .collect())
+}
+
+async fn sets(
+    ctx: &Ctx,
+    namespace: &str,
+    tier: &str,
+) -> Result<BTreeMap<String, StatefulSet>, ApiError> {
+    let api: Api<StatefulSet> = Api::namespaced(ctx.client.clone(), namespace);
+    let selector = format!("{}={tier}", names::TIER);
+    let listed = api.list(&ListParams::default().labels(&selector)).await;
+    let listed = listed.map_err(|source| ApiError {
+        verb: "list",
+        kind: "StatefulSet".to_owned(),
+        namespace: namespace.to_owned(),
+        name: String::new(),
+        source,
+    })?;
+    Ok(listed
+        .items
+        .into_iter()
+        .map(|set| (set.name_any(), set))
+        .collect())
+}
+
+/// A namespace that cannot be read is no reason to stop: the tier serves its own all the same.
+async fn consent(ctx: &Ctx, other: &str, from: &str) -> Consent {
+    let api: Api<Namespace> = Api::all(ctx.client.clone());
+    match api.get_opt(other).await {
+        Ok(Some(namespace)) => {
+            let label = format!("{}/{from}", names::ALLOW_TIERS_FROM);
+            let going = namespace.metadata.deletion_timestamp.is_some();
+            match namespace.labels().get(&label).map(String::as_str) {
+                Some("allow") if !going => Consent::Given,
+                _ => Consent::Missing,
+            }
+        }
+        Ok(None) => Consent::Absent,
+        Err(source) => Consent::Unknown(
+            ApiError {
+                verb: "get",
+                kind: "Namespace".to_owned(),
+                namespace: String::new(),
+                name: other.to_owned(),
+                source,
+            }
+            .to_string(),
+        ),
+    }
+}

@@ -1,0 +1,310 @@
+//! Last step: says what was found and done. A failure of any step is said here too.
+//!
+//! `compute` is pure; nothing is written when nothing changed. The resource's UID is part of the
+//! write: a tier that was made anew under the same name does not get the old one's status.
+
+mod judge;
+
+use crds::{
+    CacheTier,
+    condition::{CacheTierStatus, Condition, ResolvedStatus},
+};
+use k8s_openapi::jiff::Timestamp;
+use kube::{
+    Api, Resource as _, ResourceExt as _,
+    api::{Patch, PatchParams},
+    core::error_boundary::InvalidObject,
+};
+use policy::names;
+use serde_json::{Value, json};
+
+use super::{
+    Error, Progress,
+    validate::{Refusals, ValidatedTier},
+};
+use crate::{
+    api_error::{ApiError, Category},
+    apply::ApplyError,
+    conditions::{self, Fact, type_},
+    context::Ctx,
+    report,
+};
+
+/// Writes what came of a reconcile.
+pub async fn write(
+    ctx: &Ctx,
+    tier: &CacheTier,
+    result: &Result<Progress, Error>,
+) -> Result<(), ApiError> {
+    let before = tier.status.clone().unwrap_or_default();
+    let now = now();
+    let status = match result {
+        Ok(progress) => of_progress(tier, &before, progress, &now),
+        Err(error) => of_failure(tier, &before, error, &now),
+    };
+    put(ctx, tier, &before, status).await
+}
+
+/// Writes that the operator leaves everything as it is.
+pub async fn write_paused(ctx: &Ctx, tier: &CacheTier) -> Result<(), ApiError> {
+    let before = tier.status.clone().unwrap_or_default();
+    let message = format!(
+        "nothing of this tier is changed or repaired while it has the annotation {}; remove it to go on",
+        names::PAUSED
+    );
+    let facts = vec![
+        Fact::holds(type_::PAUSED, "Paused", message),
+        Fact::fails(type_::RECONCILING, "Paused", ""),
+    ];
+    let status = CacheTierStatus {
+        conditions: conditions::merge(
+            &before.conditions,
+            facts,
+            &others(&before.conditions),
+            tier.metadata.generation,
+            &now(),
+        ),
+        ..before.clone()
+    };
+    put(ctx, tier, &before, status).await
+}
+
+/// Writes that a stored resource does not fit its schema: it is older or newer than this operator.
+pub async fn write_invalid(ctx: &Ctx, invalid: &InvalidObject) -> Result<(), ApiError> {
+    let InvalidObject { error, metadata } = invalid;
+    let message = format!(
+        "the stored resource does not fit this version of the operator: {error}; apply it again in the form of the installed CustomResourceDefinition"
+    );
+    tracing::warn!(
+        namespace = metadata.namespace,
+        name = metadata.name,
+        message,
+        "a CacheTier cannot be read"
+    );
+    // Its own status may be what does not fit: conditions are taken as they are, and times with
+    // them cannot be known. The same text is not written twice within a reconcile's pause.
+    let facts = vec![
+        Fact::fails(type_::READY, "Unreadable", message.clone()),
+        Fact::fails(type_::RECONCILING, "Unreadable", ""),
+        Fact::holds(type_::STALLED, "Unreadable", message),
+    ];
+    let since = metadata
+        .creation_timestamp
+        .as_ref()
+        .map_or_else(now, |created| created.0.to_string());
+    let conditions = conditions::merge(&[], facts, &[], metadata.generation, &since);
+    let status = CacheTierStatus {
+        observed_generation: metadata.generation,
+        conditions,
+        ..CacheTierStatus::default()
+    };
+    let namespace = metadata.namespace.clone().unwrap_or_default();
+    let name = metadata.name.clone().unwrap_or_default();
+    patch(ctx, &namespace, &name, metadata.uid.as_deref(), &status).await
+}
+
+/// Writes down where copies will be, before one is made.
+pub async fn write_places(
+    ctx: &Ctx,
+    tier: &mut CacheTier,
+    places: Vec<String>,
+) -> Result<(), ApiError> {
+    let before = tier.status.clone().unwrap_or_default();
+    let known = places
+        .iter()
+        .all(|place| before.shared_with.contains(place));
+    if known {
+        return Ok(());
+    }
+    let status = CacheTierStatus {
+        shared_with: places,
+        ..before
+    };
+    let namespace = tier.namespace().unwrap_or_default();
+    let uid = tier.uid();
+    patch(ctx, &namespace, &tier.name_any(), uid.as_deref(), &status).await?;
+    tier.status = Some(status);
+    Ok(())
+}
+
+// === what to say ===
+
+fn of_progress(
+    tier: &CacheTier,
+    before: &CacheTierStatus,
+    progress: &Progress,
+    now: &str,
+) -> CacheTierStatus {
+    let wanted = &progress.tier;
+    let facts = judge::facts(progress);
+    CacheTierStatus {
+        observed_generation: tier.metadata.generation,
+        conditions: conditions::merge(
+            &before.conditions,
+            facts,
+            &[type_::DATA_LOST],
+            tier.metadata.generation,
+            now,
+        ),
+        servers: judge::servers(progress),
+        primary: None,
+        replicas: Vec::new(),
+        sidecars: before.sidecars.clone(),
+        shared_with: progress.written.sharing.places(),
+        resolved: Some(resolved(wanted)),
+    }
+}
+
+fn of_failure(
+    tier: &CacheTier,
+    before: &CacheTierStatus,
+    error: &Error,
+    now: &str,
+) -> CacheTierStatus {
+    let message = error.to_string();
+    let mut facts = Vec::new();
+    match error {
+        Error::Refused(Refusals { reason, .. }) => {
+            facts.push(Fact::fails(type_::READY, reason, message.clone()));
+            facts.push(Fact::fails(type_::RECONCILING, reason, ""));
+            facts.push(Fact::holds(type_::STALLED, reason, message));
+        }
+        Error::Apply(ApplyError::NotOurs { .. }) => {
+            facts.push(Fact::fails(type_::READY, "NameTaken", message.clone()));
+            facts.push(Fact::fails(type_::RECONCILING, "NameTaken", ""));
+            facts.push(Fact::holds(type_::STALLED, "NameTaken", message));
+        }
+        error => {
+            let reason = reason(error);
+            // A hiccup of the API server is not one of the tier: Ready stays as it was, unless
+            // it speaks of another generation.
+            let settled = before.observed_generation == tier.metadata.generation;
+            if reason == "Forbidden" || reason == "ApiRefused" || !settled {
+                facts.push(Fact::fails(type_::READY, reason, message.clone()));
+            }
+            facts.push(Fact::holds(type_::RECONCILING, reason, message));
+            facts.push(Fact::fails(type_::STALLED, "Retrying", ""));
+        }
+    }
+    CacheTierStatus {
+        observed_generation: tier.metadata.generation,
+        conditions: conditions::merge(
+            &before.conditions,
+            facts,
+            &others(&before.conditions),
+            tier.metadata.generation,
+            now,
+        ),
+        ..before.clone()
+    }
+}
+
+/// The reason of a failed call.
+pub(super) fn reason(error: &Error) -> &'static str {
+    match error.api().map(ApiError::category) {
+        Some(Category::Forbidden) => "Forbidden",
+        Some(Category::Refused) => "ApiRefused",
+        Some(Category::Conflict) => "Conflict",
+        Some(Category::Gone) => "NotFound",
+        Some(Category::Busy) => "ApiServerBusy",
+        Some(Category::Unreachable) | None => "ApiServerUnreachable",
+    }
+}
+
+/// What nothing is said about stays, except that a pause is over.
+fn others(before: &[Condition]) -> Vec<&str> {
+    before
+        .iter()
+        .map(|condition| condition.type_.as_str())
+        .filter(|type_| *type_ != type_::PAUSED)
+        .collect()
+}
+
+fn resolved(tier: &ValidatedTier) -> ResolvedStatus {
+    let config = &tier.config;
+    let servers = tier.servers();
+    let word = |value: Value| value.as_str().map(ToOwned::to_owned);
+    ResolvedStatus {
+        environment: format!("{:?}", tier.environment),
+        default_ttl: config.ttl.default.map(|ttl| ttl.to_string()),
+        local_memory: config.local.memory.to_string(),
+        when_unavailable: format!("{:?}", config.resilience.when_unavailable),
+        image: servers.map(|servers| servers.image.clone()),
+        memory: servers.map(|servers| servers.memory.to_string()),
+        maxmemory: servers.map(|servers| policy::ByteSize(servers.maxmemory()).to_string()),
+        maxmemory_policy: servers
+            .and_then(|_| serde_json::to_value(tier.redis.maxmemory_policy).ok())
+            .and_then(word),
+        replicas_per_shard: servers.map(|servers| servers.pods_per_shard - 1),
+    }
+}
+
+// === writing ===
+
+async fn put(
+    ctx: &Ctx,
+    tier: &CacheTier,
+    before: &CacheTierStatus,
+    status: CacheTierStatus,
+) -> Result<(), ApiError> {
+    if status == *before {
+        return Ok(());
+    }
+    let namespace = tier.namespace().unwrap_or_default();
+    let name = tier.name_any();
+    patch(ctx, &namespace, &name, tier.uid().as_deref(), &status).await?;
+    report::changes(
+        &ctx.recorder,
+        &tier.object_ref(&()),
+        &before.conditions,
+        &status.conditions,
+    )
+    .await;
+    Ok(())
+}
+
+async fn patch(
+    ctx: &Ctx,
+    namespace: &str,
+    name: &str,
+    uid: Option<&str>,
+    status: &CacheTierStatus,
+) -> Result<(), ApiError> {
+    let api: Api<CacheTier> = Api::namespaced(ctx.client.clone(), namespace);
+    let wanted = json!({
+        "apiVersion": CacheTier::api_version(&()),
+        "kind": CacheTier::kind(&()),
+        "metadata": {"name": name, "uid": uid},
+        "status": status,
+    });
+    let params = PatchParams::apply(names::FIELD_MANAGER).force();
+    let failed = |source| ApiError {
+        verb: "patch",
+        kind: "CacheTier/status".to_owned(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        source,
+    };
+    ctx.metrics.writes.with_label_values(&["status"]).inc();
+    // The answer is not read: it may be what does not fit.
+    let raw: Api<kube::api::PartialObjectMeta<CacheTier>> =
+        Api::namespaced(ctx.client.clone(), namespace);
+    drop(api);
+    match raw
+        .patch_status(name, &params, &Patch::Apply(&wanted))
+        .await
+    {
+        Ok(_) => Ok(()),
+        // It was deleted meanwhile: there is nobody to tell.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(source) => Err(failed(source)),
+    }
+}
+
+fn now() -> String {
+    // Whole seconds, as all times of the API.
+    Timestamp::now()
+        .round(k8s_openapi::jiff::Unit::Second)
+        .unwrap_or_else(|_| Timestamp::now())
+        .to_string()
+}

@@ -1,0 +1,73 @@
+//! What an installation of the operator is told once, at its start. No secret is in it.
+
+use crds::cache_tier::Engine;
+
+use crate::args::Run;
+
+/// The settings of one installation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Namespace in which the operator itself runs.
+    pub namespace: String,
+    /// This process among those of its installation: the pod's name.
+    pub identity: String,
+    /// Name of the installation, the same in all of its pods.
+    pub installation: String,
+    /// Namespaces whose tiers are reconciled.
+    pub scope: Scope,
+    /// Domain of the cluster's DNS.
+    pub cluster_domain: String,
+    /// Image with `pannier-operator`, copied into the server pods.
+    pub agent_image: String,
+    /// Image of a Valkey for tiers that name none.
+    pub valkey_image: String,
+    /// Image of a Redis for tiers that name none.
+    pub redis_image: String,
+}
+
+/// Namespaces whose tiers are reconciled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All of them.
+    Cluster,
+    /// These, sorted, each once; at least one.
+    Namespaces(Vec<String>),
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// From the flags.
+    pub fn new(flags: Run) -> Self {
+        let mut namespaces = flags.watch_namespace;
+        namespaces.sort();
+        namespaces.dedup();
+        Self {
+            namespace: flags.namespace,
+            identity: flags.identity,
+            installation: flags.installation,
+            scope: if namespaces.is_empty() {
+                Scope::Cluster
+            } else {
+                Scope::Namespaces(namespaces)
+            },
+            cluster_domain: flags.cluster_domain,
+            agent_image: flags.agent_image,
+            valkey_image: flags.valkey_image,
+            redis_image: flags.redis_image,
+        }
+    }
+
+    /// The image of an engine.
+    pub fn image(&self, engine: Engine) -> &str {
+        match engine {
+            Engine::Valkey => &self.valkey_image,
+            Engine::Redis => &self.redis_image,
+        }
+    }
+
+    /// The installation among all of a cluster: what two of them must not share.
+    pub fn installation_id(&self) -> String {
+        format!("{}/{}", self.namespace, self.installation)
+    }
+}
