@@ -58,6 +58,7 @@ fmt: ## Format all code
 
 generate: ## Write the generated files anew (CRDs, references, schema, table of commands)
 	cargo run --quiet -p pannier-crds --bin crdgen
+	UPDATE=1 cargo test --quiet -p pannier-operator --test golden
 	UPDATE=1 cargo test --quiet -p pannier-policy --test schema the_published_schema
 	UPDATE=1 cargo test --quiet -p pannier-sidecar --lib metrics::table::tests::the_page
 	UPDATE=1 cargo test --quiet -p pannier-sidecar --test compatibility the_page

@@ -16,7 +16,7 @@ pub struct Args {
 /// What the binary can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Reconcile CacheTier and SessionPolicy.
+    /// Reconcile `CacheTier` and `SessionPolicy`.
     Run(Run),
     /// Run as process 1 of a Redis or Sentinel container: guard its start, its role, its end.
     Instance(Instance),

@@ -43,7 +43,7 @@ use crate::{
 pub type Guarded = DeserializeGuard<CacheTier>;
 
 /// Everything is looked at again after this long, whatever the watches say.
-const SAFETY: Duration = Duration::from_secs(600);
+const SAFETY: Duration = Duration::from_mins(10);
 /// And after this long while something is under way.
 const UNDER_WAY: Duration = Duration::from_secs(10);
 
@@ -133,7 +133,7 @@ pub async fn reconcile(object: Arc<Guarded>, ctx: Arc<Ctx>) -> Result<Action, Er
         object.namespace().unwrap_or_default(),
         object.name_any()
     );
-    let result = converge(&object, &ctx).await;
+    let result = Box::pin(converge(&object, &ctx)).await;
     ctx.metrics
         .duration
         .observe(started.elapsed().as_secs_f64());
@@ -153,6 +153,10 @@ pub async fn reconcile(object: Arc<Guarded>, ctx: Arc<Ctx>) -> Result<Action, Er
 }
 
 /// When a failed reconcile is tried again.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the controller calls it with values"
+)]
 pub fn on_error(object: Arc<Guarded>, error: &Error, ctx: Arc<Ctx>) -> Action {
     if !error.is_transient() {
         return Action::await_change();
@@ -196,7 +200,7 @@ async fn converge(object: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
         status::write_paused(ctx, &tier).await?;
         return Ok(Action::requeue(SAFETY));
     }
-    let result = bring_about(ctx, &mut tier).await;
+    let result = Box::pin(bring_about(ctx, &mut tier)).await;
     // Failures become conditions too; the first cause is the one that is returned.
     let written = status::write(ctx, &tier, &result).await;
     let progress = result?;
@@ -225,7 +229,7 @@ async fn bring_about(ctx: &Ctx, tier: &mut CacheTier) -> Result<Progress, Error>
         None => None,
     };
     let resources = build::build(&wanted, &plan, passwords.as_ref()); // pure
-    let written = apply::apply(ctx, &wanted, sharing, resources).await?; // client
+    let written = Box::pin(apply::apply(ctx, &wanted, sharing, resources)).await?; // client
     Ok(Progress {
         wanted_pods: plan.shards.iter().map(|shard| shard.pods).sum(),
         ready_pods: found.ready_servers(),

@@ -138,7 +138,7 @@ impl Leader {
                     ..self.spec(now)
                 }),
             };
-            return self.written(self.api.create(&PostParams::default(), &lease).await);
+            return Self::written(self.api.create(&PostParams::default(), &lease).await);
         };
         let spec = lease.spec.get_or_insert_default();
         let mine = spec.holder_identity.as_ref() == Some(&self.identity);
@@ -171,7 +171,7 @@ impl Leader {
         };
         let params = PostParams::default();
         let replaced = self.api.replace(&self.name, &params, &lease).await;
-        self.written(replaced)
+        Self::written(replaced)
     }
 
     fn spec(&self, now: MicroTime) -> LeaseSpec {
@@ -184,7 +184,7 @@ impl Leader {
     }
 
     /// A conflict means that somebody else wrote first: who, the next attempt sees.
-    fn written(&self, result: kube::Result<Lease>) -> kube::Result<Attempt> {
+    fn written(result: kube::Result<Lease>) -> kube::Result<Attempt> {
         match result {
             Ok(_) => Ok(Attempt::Held),
             Err(kube::Error::Api(status)) if status.code == 409 => {

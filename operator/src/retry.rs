@@ -9,7 +9,7 @@ use std::{
 use parking_lot::Mutex;
 
 const FIRST: Duration = Duration::from_millis(250);
-const LONGEST: Duration = Duration::from_secs(120);
+const LONGEST: Duration = Duration::from_mins(2);
 
 /// Failures in a row by resource.
 #[derive(Default)]

@@ -112,7 +112,6 @@ impl ObjectNames {
             "app.kubernetes.io/managed-by".to_owned(),
             names::FIELD_MANAGER.to_owned(),
         );
-        labels.insert(names::TIER.to_owned(), self.tier.clone());
         labels
     }
 
@@ -120,6 +119,7 @@ impl ObjectNames {
     pub fn selector(&self, component: Component, shard: Option<u32>) -> BTreeMap<String, String> {
         let mut labels = BTreeMap::from([
             ("app.kubernetes.io/instance".to_owned(), self.tier.clone()),
+            (names::TIER.to_owned(), self.tier.clone()),
             (
                 "app.kubernetes.io/component".to_owned(),
                 component.label().to_owned(),

@@ -56,7 +56,7 @@ pub enum Behind {
     /// Nothing: memory only.
     Memory,
     /// A Redis that exists already.
-    External(External),
+    External(Box<External>),
     /// Servers that are run here.
     Servers(Box<Servers>),
 }
@@ -156,7 +156,7 @@ pub fn validate(
         Topology::External => {
             let external = external(tier, found)?;
             config.keyspace.database = external.database;
-            Behind::External(external)
+            Behind::External(Box::new(external))
         }
         Topology::Cluster => {
             return Err(Refusals::one(

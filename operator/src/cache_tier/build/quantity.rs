@@ -17,7 +17,7 @@ pub(super) fn bytes(size: ByteSize) -> Quantity {
     ];
     let decimal = units
         .into_iter()
-        .find(|(_, unit)| size.0 >= *unit && size.0 % unit == 0);
+        .find(|(_, unit)| size.0 >= *unit && size.0.is_multiple_of(*unit));
     Quantity(match decimal {
         Some((letter, unit)) => format!("{}{letter}", size.0 / unit),
         None => text,
