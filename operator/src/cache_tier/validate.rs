@@ -38,6 +38,8 @@ pub struct ValidatedTier {
     pub generation: Option<i64>,
     /// How its objects refer to it.
     pub owner: OwnerReference,
+    /// Whether it had a primary before: then servers that know nothing have lost their data.
+    pub formed: bool,
     /// Whose preset was used.
     pub environment: Environment,
     /// The servers' values.
@@ -188,6 +190,10 @@ pub fn validate(
         },
         uid: owner.uid.clone(),
         generation: tier.metadata.generation,
+        formed: tier
+            .status
+            .as_ref()
+            .is_some_and(|status| status.primary.is_some()),
         owner,
         environment: resolved.environment,
         redis: resolved.redis,

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::ConfigMap;
 use policy::names;
 
-use super::redis_conf;
+use super::{
+    pod_template::{SENTINEL_GRACE, SERVER_GRACE},
+    redis_conf,
+};
 use crate::{
     cache_tier::{
         object_names::Component,
@@ -23,6 +26,10 @@ pub(super) const SENTINEL_FILE: &str = "sentinel.yaml";
 pub(super) const FOLDER: &str = "/etc/pannier/instance";
 /// Where the passwords are mounted.
 pub(super) const AUTH: &str = "/etc/pannier/auth";
+/// Silence after which Sentinels think that a server is away.
+const DOWN_AFTER: u64 = 5000;
+/// Time that a fail-over may take.
+const FAILOVER_TIMEOUT: u64 = 20_000;
 /// Where data and written files are.
 pub(super) const DATA: &str = "/data";
 
@@ -47,6 +54,8 @@ fn config(tier: &ValidatedTier, servers: &Servers, plan: &Plan, kind: Kind) -> I
     let pods = plan.shards.first().map_or(0, |shard| shard.pods);
     InstanceConfig {
         tier: format!("{}/{}", names.namespace, names.tier),
+        uid: tier.uid.clone(),
+        formed: tier.formed,
         kind,
         port: match kind {
             Kind::Server => names::REDIS_PORT,
@@ -70,5 +79,13 @@ fn config(tier: &ValidatedTier, servers: &Servers, plan: &Plan, kind: Kind) -> I
             Kind::Server => redis_conf::settings(tier, servers, plan),
             Kind::Sentinel => BTreeMap::new(),
         },
+        http_port: names::AGENT_PORT,
+        grace_period_seconds: match kind {
+            Kind::Server => SERVER_GRACE,
+            Kind::Sentinel => SENTINEL_GRACE,
+        }
+        .unsigned_abs(),
+        down_after_milliseconds: DOWN_AFTER,
+        failover_timeout_milliseconds: FAILOVER_TIMEOUT,
     }
 }
