@@ -16,7 +16,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
 
-use super::{passwords::User, probes, shared::Shared, switchover};
+use super::{passwords::User, probes, shared::Shared, state::State, switchover};
 
 /// Connections at a time: probes, peers, the operator, Prometheus.
 const CONNECTIONS: usize = 64;
@@ -81,17 +81,25 @@ async fn answer(request: &Request<Incoming>, shared: &Arc<Shared>) -> Answer {
             probes::ready(&shared.state(), shared.is_terminating()),
             "ready",
         ),
-        "/state" => json(StatusCode::OK, &shared.state()),
+        "/state" => json(StatusCode::OK, &whole_state(shared)),
         "/metrics" => of(
             StatusCode::OK,
             "text/plain; version=0.0.4; charset=utf-8",
-            metrics::text(shared),
+            metrics::text(&whole_state(shared)),
         ),
         _ => plain(
             StatusCode::NOT_FOUND,
             "there are /live, /startup, /ready, /state, /metrics and POST /switchover",
         ),
     }
+}
+
+/// The state, with what `/ready` would say.
+fn whole_state(shared: &Shared) -> State {
+    let mut state = shared.state();
+    state.not_ready = probes::ready(&state, shared.is_terminating()).err();
+    state.ready = state.not_ready.is_none();
+    state
 }
 
 async fn switch(request: &Request<Incoming>, shared: &Arc<Shared>) -> Answer {

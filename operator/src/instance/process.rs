@@ -135,13 +135,9 @@ impl Children {
 
 fn program() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    PROGRAMS
-        .iter()
-        .flat_map(|name| {
-            std::env::split_paths(&path)
-                .map(|folder| folder.join(name))
-                .collect::<Vec<_>>()
-        })
+    let folders = std::env::split_paths(&path);
+    folders
+        .flat_map(|folder| PROGRAMS.map(|name| folder.join(name)))
         .find(|program| is_file(program))
 }
 

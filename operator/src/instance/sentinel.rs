@@ -23,6 +23,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// A Sentinel asks servers for their roles and offsets every ten seconds otherwise: too rarely to
 /// choose the furthest replica, or to know one at all that has just come.
 const INFO_PERIOD: &str = "1000";
+/// How often Sentinels tell each other whom they watch; every two seconds otherwise, for which
+/// those that did not lead a failover go on naming the old primary.
+const PUBLISH_PERIOD: &str = "500";
 
 /// Waits until it is known whom to watch; none if the pod goes away before.
 pub async fn guard(shared: &Arc<Shared>) -> io::Result<Option<Memory>> {
@@ -151,7 +154,14 @@ pub async fn watch(shared: Arc<Shared>) {
             Ok(word) => {
                 shared.is_well();
                 if !hurried {
-                    let hurry = command(&["SENTINEL", "DEBUG", "info-period", INFO_PERIOD]);
+                    let hurry = command(&[
+                        "SENTINEL",
+                        "DEBUG",
+                        "info-period",
+                        INFO_PERIOD,
+                        "publish-period",
+                        PUBLISH_PERIOD,
+                    ]);
                     hurried = own.ask(&hurry).await.is_ok();
                 }
                 take(&shared, &mut own, word).await;

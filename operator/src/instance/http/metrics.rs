@@ -2,16 +2,13 @@
 
 use prometheus::{Encoder as _, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
-use crate::instance::{
-    shared::Shared,
-    state::{Phase, Role, State},
-};
+use crate::instance::state::{Phase, Role, State};
 
 /// The page.
-pub fn text(shared: &Shared) -> String {
+pub fn text(state: &State) -> String {
     let mut page = Vec::new();
     let registry = Registry::new();
-    let filled = fill(&registry, &shared.state());
+    let filled = fill(&registry, state);
     if let Err(error) =
         filled.and_then(|()| TextEncoder::new().encode(&registry.gather(), &mut page))
     {

@@ -1,0 +1,78 @@
+//! The agent starts servers and Sentinels by itself, answers its probes, ends in good order.
+
+use e2e::{Engine, Shard, ShardOptions, http, wait};
+use serde_json::json;
+
+const ENGINES: [Engine; 2] = [Engine::Redis7, Engine::Valkey8];
+
+#[test]
+fn a_standalone_server_starts_with_its_configuration_and_ends_with_code_0() {
+    for engine in ENGINES {
+        let options = ShardOptions::standalone(engine)
+            .with("maxmemory", "64mb")
+            .with("maxmemory-policy", "allkeys-lfu");
+        let mut shard = Shard::start(options);
+        let mut wire = shard.try_connect(0, "default", "default-first").unwrap();
+        assert_eq!(wire.run("SET a 1"), "OK");
+        let mut operator = shard.operator(0);
+        let policy = operator.run("CONFIG GET maxmemory-policy");
+        assert_eq!(policy.items()[1].text(), "allkeys-lfu");
+        wait::until_true("the configuration is verified", || {
+            shard.state(0).is_some_and(|state| {
+                state["configVerified"] == json!(true) && state["configMismatches"] == json!([])
+            })
+        });
+        assert_eq!(shard.status(0, "/live"), Some(200));
+        assert_eq!(shard.status(0, "/startup"), Some(200));
+        assert_eq!(shard.status(0, "/nothing"), Some(404));
+        let metrics = http::get(shard.agent(0), "/metrics").unwrap().text();
+        assert!(metrics.contains("pannier_instance_primary 1"), "{metrics}");
+        operator.run("CONFIG SET maxmemory 1mb");
+        wait::until_true("drift is shown", || {
+            let state = shard.state(0).unwrap();
+            state["configMismatches"] == json!(["maxmemory"])
+        });
+        shard.terminate(0);
+        assert!(shard.until_ended(0).success());
+    }
+}
+
+#[test]
+fn p10_no_password_is_in_arguments_environment_state_metrics_or_logs() {
+    let shard = Shard::start(ShardOptions::standalone(Engine::Redis7));
+    let secrets = [
+        "default-first",
+        "operator-first",
+        "replica-first",
+        "sidecar-first",
+    ];
+    let id = shard.pod(0).id();
+    let mut shown = shard.log(0) + &shard.state(0).unwrap().to_string();
+    shown += &http::get(shard.agent(0), "/metrics").unwrap().text();
+    for file in ["cmdline", "environ"] {
+        let bytes = std::fs::read(format!("/proc/{id}/{file}")).unwrap();
+        shown += &String::from_utf8_lossy(&bytes);
+    }
+    shown += &std::fs::read_to_string(shard.pod(0).data().join("users.acl")).unwrap();
+    for secret in secrets {
+        assert!(!shown.contains(secret), "{secret}: {shown}");
+    }
+}
+
+#[test]
+fn b11_a_first_start_forms_a_primary_two_replicas_and_three_sentinels_by_itself() {
+    for engine in ENGINES {
+        let began = std::time::Instant::now();
+        let shard = Shard::start(ShardOptions::of(engine));
+        println!("{}: formed after {:?}", engine.name(), began.elapsed());
+        assert_eq!(shard.named(), Some(0));
+        let mut wire = shard.try_connect(0, "default", "default-first").unwrap();
+        assert_eq!(wire.run("SET a 1"), "OK");
+        assert!(shard.state(0).unwrap()["dataLost"].is_null());
+        for number in 1..3 {
+            let state = shard.state(number).unwrap();
+            assert_eq!(state["server"]["role"], "Replica", "{state}");
+            assert_eq!(state["server"]["linkUp"], json!(true), "{state}");
+        }
+    }
+}
