@@ -9,8 +9,8 @@ use std::{cell::RefCell, collections::BTreeMap};
 
 pub use self::migration::Migration;
 use crate::{
-    Engine, RedisServer, ServerOptions, Value, Wire, environment::unusable, ports, proxy::Proxy,
-    server::loopback, wait,
+    Engine, RedisServer, ServerOptions, Value, Wire, environment::unusable, ports, process::Folder,
+    proxy::Proxy, server::loopback, tls::Certificates, wait,
 };
 
 /// Hash slots of a cluster.
@@ -29,6 +29,8 @@ pub struct ClusterOptions {
     pub hole: std::ops::Range<u16>,
     /// Password of the default user.
     pub password: Option<String>,
+    /// Nodes talk TLS to each other and to clients, on ports beside the plain ones.
+    pub tls: bool,
     /// A proxy stands before each node, and its port is what nodes tell clients.
     pub proxied: bool,
     /// Further lines of each node's configuration.
@@ -41,6 +43,8 @@ pub struct ClusterSet {
     nodes: Vec<RedisServer>,
     proxies: Vec<Proxy>,
     alive: Vec<bool>,
+    certificates: Option<Certificates>,
+    _folder: Folder,
     wires: RefCell<BTreeMap<usize, Wire>>,
 }
 
@@ -52,6 +56,7 @@ impl Default for ClusterOptions {
             replicas: 0,
             hole: 0..0,
             password: None,
+            tls: false,
             proxied: false,
             config: Vec::new(),
         }
@@ -92,16 +97,20 @@ impl ClusterSet {
     pub fn start(options: &ClusterOptions) -> Self {
         let count = options.primaries * (1 + options.replicas);
         let bus: Vec<u16> = (0..count).map(|_| ports::free()).collect();
+        let folder = Folder::new("certificates");
+        let certificates = options.tls.then(|| Certificates::make(&folder));
         let mut proxies = Vec::new();
         let nodes: Vec<_> = bus
             .iter()
-            .map(|bus| start_node(options, *bus, &mut proxies))
+            .map(|bus| start_node(options, *bus, certificates.as_ref(), &mut proxies))
             .collect();
         let cluster = Self {
             engine: options.engine,
             alive: vec![true; nodes.len()],
             nodes,
             proxies,
+            certificates,
+            _folder: folder,
             wires: RefCell::default(),
         };
         cluster.assign(options);
@@ -198,6 +207,25 @@ impl ClusterSet {
     /// Ports of all nodes.
     pub fn ports(&self) -> Vec<u16> {
         self.nodes.iter().map(RedisServer::port).collect()
+    }
+
+    /// Ports of all nodes with TLS.
+    pub fn tls_ports(&self) -> Vec<u16> {
+        self.nodes.iter().map(RedisServer::tls_port).collect()
+    }
+
+    /// The certificates of all nodes.
+    pub fn certificates(&self) -> &Certificates {
+        let found = self.certificates.as_ref();
+        found.expect("the nodes were started with TLS")
+    }
+
+    /// The port by which nodes reach each other.
+    fn port_for_nodes(&self, node: usize) -> u16 {
+        match &self.certificates {
+            None => self.nodes[node].port(),
+            Some(_) => self.nodes[node].tls_port(),
+        }
     }
 
     /// A new direct connection to a node.
@@ -372,7 +400,12 @@ impl ClusterSet {
     }
 }
 
-fn start_node(options: &ClusterOptions, bus: u16, proxies: &mut Vec<Proxy>) -> RedisServer {
+fn start_node(
+    options: &ClusterOptions,
+    bus: u16,
+    pem: Option<&Certificates>,
+    proxies: &mut Vec<Proxy>,
+) -> RedisServer {
     let port = ports::free();
     let mut server = ServerOptions::of(options.engine)
         .with("cluster-enabled yes")
@@ -387,6 +420,11 @@ fn start_node(options: &ClusterOptions, bus: u16, proxies: &mut Vec<Proxy>) -> R
         server = server.with(&format!("masterauth {password}"));
     }
     server.config.extend(options.config.iter().cloned());
+    if let Some(pem) = pem {
+        server.tls = true;
+        server.certificates = Some(pem.clone());
+        server = server.with("tls-cluster yes").with("tls-replication yes");
+    }
     if options.proxied {
         let proxy = Proxy::before(loopback(port), u64::from(port));
         let known = proxy.address().port();

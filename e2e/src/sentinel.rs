@@ -11,6 +11,7 @@ use crate::{
     process::{Folder, Process},
     proxy::Proxy,
     server::loopback,
+    tls::Certificates,
     wait,
 };
 
@@ -32,6 +33,8 @@ pub struct SentinelOptions {
     pub sentinel_password: Option<String>,
     /// Silence in milliseconds after which a Sentinel takes the primary for dead.
     pub down_after: u32,
+    /// All talk TLS to each other and to clients, on ports beside the plain ones.
+    pub tls: bool,
     /// A proxy stands before each server, and its port is what Sentinels tell.
     pub proxied: bool,
     /// Further lines of each server's configuration.
@@ -43,6 +46,8 @@ pub struct SentinelSet {
     servers: Vec<RedisServer>,
     proxies: Vec<Proxy>,
     sentinels: Vec<Sentinel>,
+    certificates: Option<Certificates>,
+    _folder: Folder,
 }
 
 /// One Sentinel.
@@ -50,6 +55,7 @@ pub struct Sentinel {
     folder: Folder,
     engine: Engine,
     port: u16,
+    tls_port: Option<u16>,
     password: Option<String>,
     process: Process,
     alive: bool,
@@ -65,6 +71,7 @@ impl Default for SentinelOptions {
             sentinel_password: None,
             // On a busy machine a living primary is silent for longer than one thinks.
             down_after: 1_500,
+            tls: false,
             proxied: false,
             config: Vec::new(),
         }
@@ -97,6 +104,13 @@ impl SentinelSet {
             server = server.with(&format!("masterauth {password}"));
         }
         server.config.extend(options.config.iter().cloned());
+        let folder = Folder::new("certificates");
+        let certificates = options.tls.then(|| Certificates::make(&folder));
+        if let Some(pem) = &certificates {
+            server.tls = true;
+            server.certificates = Some(pem.clone());
+            server = server.with("tls-replication yes");
+        }
         let mut proxies = Vec::new();
         let (primary, port) = start_server(options, server.clone(), &mut proxies);
         let follow = format!("replicaof 127.0.0.1 {port}");
@@ -109,11 +123,13 @@ impl SentinelSet {
             servers,
             proxies,
             sentinels: Vec::new(),
+            certificates,
+            _folder: folder,
         };
         // Sentinels ask for replicas when they connect and then every ten seconds only.
         set.until_followed(set.servers[0].port());
         set.sentinels = (0..options.sentinels)
-            .map(|_| Sentinel::start(options, port))
+            .map(|_| Sentinel::start(options, port, set.certificates.as_ref()))
             .collect();
         set.until_watched();
         set
@@ -196,6 +212,20 @@ impl SentinelSet {
             .iter()
             .map(|sentinel| sentinel.port)
             .collect()
+    }
+
+    /// Their ports with TLS.
+    pub fn sentinel_tls_ports(&self) -> Vec<u16> {
+        let ports = self.sentinels.iter().map(|sentinel| sentinel.tls_port);
+        ports
+            .collect::<Option<_>>()
+            .expect("the Sentinels were started with TLS")
+    }
+
+    /// The certificates of all.
+    pub fn certificates(&self) -> &Certificates {
+        let found = self.certificates.as_ref();
+        found.expect("the servers were started with TLS")
     }
 
     /// The primary that the first living Sentinel names.
@@ -296,7 +326,7 @@ impl SentinelSet {
 }
 
 impl Sentinel {
-    fn start(options: &SentinelOptions, primary: u16) -> Self {
+    fn start(options: &SentinelOptions, primary: u16, pem: Option<&Certificates>) -> Self {
         let folder = Folder::new("sentinel");
         let port = ports::free();
         let quorum = options.sentinels / 2 + 1;
@@ -311,6 +341,11 @@ impl Sentinel {
             ),
             format!("sentinel failover-timeout {MASTER} 3000"),
         ];
+        let tls_port = pem.map(|_| ports::free());
+        if let (Some(port), Some(pem)) = (tls_port, pem) {
+            lines.extend(pem.lines(port));
+            lines.push("tls-replication yes".to_owned());
+        }
         if let Some(password) = &options.password {
             lines.push(format!("sentinel auth-pass {MASTER} {password}"));
         }
@@ -324,6 +359,7 @@ impl Sentinel {
             folder,
             engine: options.engine,
             port,
+            tls_port,
             password: options.sentinel_password.clone(),
             process,
             alive: true,
@@ -404,7 +440,11 @@ fn start_server(
             .with(&format!("replica-announce-port {known}"));
         proxies.push(proxy);
     }
-    (RedisServer::start_on(port, server), known)
+    let server = RedisServer::start_on(port, server);
+    if options.tls {
+        known = server.tls_port();
+    }
+    (server, known)
 }
 
 fn launch(engine: Engine, folder: &Folder, port: u16) -> Process {

@@ -20,6 +20,8 @@ pub struct ServerOptions {
     pub engine: Engine,
     /// Listen with TLS on a second port as well.
     pub tls: bool,
+    /// With these certificates; otherwise it makes its own.
+    pub certificates: Option<Certificates>,
     /// Password of the default user.
     pub password: Option<String>,
     /// ACL lines, for example `user app on >secret ~* +@all`.
@@ -78,7 +80,10 @@ impl RedisServer {
     pub fn start_on(port: u16, options: ServerOptions) -> Self {
         let folder = Folder::new("server");
         let tls_port = options.tls.then(ports::free);
-        let certificates = options.tls.then(|| Certificates::make(&folder));
+        let given = options.certificates;
+        let certificates = options
+            .tls
+            .then(|| given.unwrap_or_else(|| Certificates::make(&folder)));
         let mut lines = vec![
             format!("port {port}"),
             "bind 127.0.0.1".to_owned(),
@@ -88,13 +93,7 @@ impl RedisServer {
             format!("dir {}", folder.path().display()),
         ];
         if let (Some(tls_port), Some(pem)) = (tls_port, &certificates) {
-            lines.extend([
-                format!("tls-port {tls_port}"),
-                format!("tls-cert-file {}", pem.certificate),
-                format!("tls-key-file {}", pem.key),
-                format!("tls-ca-cert-file {}", pem.authority),
-                "tls-auth-clients no".to_owned(),
-            ]);
+            lines.extend(pem.lines(tls_port));
         }
         if let Some(password) = &options.password {
             lines.push(format!("requirepass {password}"));
@@ -154,9 +153,10 @@ impl RedisServer {
         self.password.as_deref()
     }
 
-    /// Whether clients may know it by that port: its own, or that of the proxy before it.
+    /// Whether clients may know it by that port: its own, or that of TLS, that of the
+    /// proxy before it.
     pub fn is_known_by(&self, port: u16) -> bool {
-        self.port == port || self.announced == Some(port)
+        self.port == port || [self.announced, self.tls_port].contains(&Some(port))
     }
 
     /// A direct connection, logged in when the server asks for a password.

@@ -1,6 +1,8 @@
 //! A certificate authority for one test, with a server certificate for `localhost`.
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+};
 
 use crate::process::Folder;
 
@@ -20,6 +22,11 @@ impl Certificates {
     pub fn make(folder: &Folder) -> Self {
         let authority_key = KeyPair::generate().expect("a key can be generated");
         let mut params = CertificateParams::new(Vec::new()).expect("no names to refuse");
+        // With the usual name, which is the server's as well, OpenSSL would take that for the authority.
+        params.distinguished_name = DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "authority of a test");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = params
             .self_signed(&authority_key)
@@ -36,5 +43,16 @@ impl Certificates {
             certificate: folder.write("server.pem", &certificate.pem()),
             key: folder.write("server-key.pem", &key.serialize_pem()),
         }
+    }
+
+    /// Lines of a server's or a Sentinel's configuration that make it listen with them.
+    pub fn lines(&self, port: u16) -> Vec<String> {
+        vec![
+            format!("tls-port {port}"),
+            format!("tls-cert-file {}", self.certificate),
+            format!("tls-key-file {}", self.key),
+            format!("tls-ca-cert-file {}", self.authority),
+            "tls-auth-clients no".to_owned(),
+        ]
     }
 }

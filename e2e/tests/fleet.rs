@@ -6,6 +6,9 @@
     reason = "a test that meets the unexpected fails"
 )]
 
+#[path = "fleet/several.rs"]
+mod several;
+
 use std::time::{Duration, Instant};
 
 use e2e::{Engine, RedisServer, ServerOptions, Sidecar, SidecarOptions, Value, Wire, http, wait};

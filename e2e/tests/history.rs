@@ -47,7 +47,7 @@ fn judge(schedules: &[Schedule]) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let seed = Random::seed("PANNIER_SEED");
     let only = std::env::var("PANNIER_SCHEDULE").unwrap_or_default();
-    let span = std::env::var("PANNIER_SPAN_MS").map_or(1_200, |text| text.parse().unwrap());
+    let span = std::env::var("PANNIER_SPAN_MS").map_or(1_000, |text| text.parse().unwrap());
     println!("PANNIER_SEED={seed}");
     let (mut sum, mut health) = (Verdict::default(), Verdict::default());
     let mut broken = String::new();

@@ -6,7 +6,7 @@
     reason = "a test that meets the unexpected fails"
 )]
 
-use e2e::{Engine, RedisServer, Sidecar, SidecarOptions, wait};
+use e2e::{ClusterSet, Engine, RedisServer, Sidecar, SidecarOptions, wait};
 use serde_json::json;
 
 const LIMIT: u32 = 100;
@@ -104,4 +104,47 @@ fn a_server_that_does_not_tell_its_limit_is_not_warned_about() {
             .contains("pannier_tracking_table_max_keys ")
     );
     assert!(sidecar.state()["coherence"]["trackingTable"]["warning"].is_null());
+}
+
+#[test]
+fn b7_in_a_cluster_the_fullest_table_of_all_shards_is_warned_about() {
+    let cluster = ClusterSet::new(Engine::Redis7);
+    let ports = cluster.ports();
+    let seeds: Vec<String> = ports[1..]
+        .iter()
+        .map(|port| format!("127.0.0.1:{port}"))
+        .collect();
+    let options = SidecarOptions::before_port(ports[0])
+        .rule("cached", "c:*", json!({}))
+        .config(json!({"upstream": {"mode": "Cluster", "seeds": seeds}}));
+    let sidecar = Sidecar::start_coherent(&options);
+    let mut app = sidecar.connect();
+    let table = || sidecar.state()["coherence"]["trackingTable"].clone();
+    // Each shard in turn: none is more looked at than another.
+    for shard in 0..3 {
+        let limit = |max: u32| {
+            let max = max.to_string();
+            let set = ["CONFIG", "SET", "tracking-table-max-keys", &max];
+            assert_eq!(cluster.call(shard, &set), "OK");
+        };
+        limit(20);
+        let tag = cluster.key_on(shard, "");
+        let words = wait::until("there is a warning", || {
+            for n in 0..60 {
+                app.run(&format!("GET c:{{{tag}}}{n}"));
+            }
+            table()["warning"].as_str().map(str::to_owned)
+        });
+        let port = cluster.node(shard).port();
+        assert!(
+            words.contains(&format!("127.0.0.1:{port} tracks")),
+            "{words}"
+        );
+        assert_eq!(table()["maxKeys"], 20);
+        assert!(
+            (sidecar.metric("pannier_tracking_table_max_keys", "") - 20.0).abs() < f64::EPSILON
+        );
+        limit(1_000_000);
+        wait::until_true("the warning is taken back", || table()["warning"].is_null());
+    }
 }

@@ -6,6 +6,7 @@
 
 mod command;
 mod limited;
+mod shards;
 pub mod tracking;
 
 use std::{
@@ -31,6 +32,7 @@ use policy::config::Coherence;
 
 use self::{
     limited::{Allowance, Limited},
+    shards::Shards,
     tracking::TrackingTable,
 };
 use crate::{
@@ -74,6 +76,7 @@ where
     let mut inquiry = Inquiry {
         shared,
         commands: None,
+        shards: Shards::default(),
         complained: BTreeMap::new(),
     };
     let random = RandomState::new();
@@ -130,6 +133,8 @@ struct Inquiry {
     shared: Arc<Shared>,
     /// Hash of the last `COMMAND` reply that was merged.
     commands: Option<u64>,
+    /// In front of a cluster: the way to every primary.
+    shards: Shards,
     /// Refusals that were logged, by question.
     complained: BTreeMap<&'static str, String>,
 }
@@ -156,25 +161,36 @@ impl Inquiry {
     }
 
     async fn ask_about_tracking(&mut self, connection: &mut MultiplexedConnection) {
-        let stats = self.ask(connection, "INFO stats").await;
-        let clients = self.ask(connection, "INFO clients").await;
-        let limit = self
-            .ask(connection, "CONFIG GET tracking-table-max-keys")
-            .await;
-        let limit = limit.and_then(config_value);
+        let was = self.shared.upstream.facts().tracking_table;
+        let mut table = if self.shared.topology.load().is_cluster() {
+            self.fullest_table(&was).await
+        } else {
+            let stats = self.ask(connection, "INFO stats").await;
+            let clients = self.ask(connection, "INFO clients").await;
+            let limit = self
+                .ask(connection, "CONFIG GET tracking-table-max-keys")
+                .await;
+            let limit = limit.and_then(config_value);
+            was.next(&text(stats), &text(clients), limit)
+        };
         let tracks = self.shared.active().config.local.coherence == Coherence::Tracking;
-        let (mut was, mut table) = (TrackingTable::default(), TrackingTable::default());
-        self.shared.upstream.update(|facts| {
-            was = facts.tracking_table;
-            table = was.next(&text(stats), &text(clients), limit);
-            table.is_tight &= tracks;
-            facts.tracking_table = table;
-        });
+        table.is_tight &= tracks;
+        self.shared
+            .upstream
+            .update(|facts| facts.tracking_table = table.clone());
         match table.warning() {
             Some(why) if !was.is_tight => warn!("{why}"),
             None if was.is_tight => info!("redis has room for more tracked keys again"),
             _ => {}
         }
+    }
+
+    async fn fullest_table(&mut self, was: &TrackingTable) -> TrackingTable {
+        let (table, refusals) = self.shards.fullest(&self.shared, was).await;
+        for (question, why) in refusals {
+            self.complain(question, why);
+        }
+        table
     }
 
     async fn ask(
@@ -195,6 +211,12 @@ impl Inquiry {
             }
             Err(error) => error.to_string(),
         };
+        self.complain(question, why);
+        None
+    }
+
+    /// Says once that a question is refused, and what that costs.
+    fn complain(&mut self, question: &'static str, why: String) {
         if self.complained.get(question) != Some(&why) {
             let cost = match question {
                 "COMMAND" => "commands of modules and newer servers are treated as unknown",
@@ -207,7 +229,6 @@ impl Inquiry {
             warn!(why, "redis does not answer {question}: {cost}");
             self.complained.insert(question, why);
         }
-        None
     }
 
     /// A changed reply makes a new table; the same one again costs nothing on the data path.

@@ -4,7 +4,7 @@
 //! their primary, `cluster` asks the nodes of a cluster for their slots, `ask` is the connection
 //! that both use. A description that contradicts itself is refused, and what is known stays.
 
-mod ask;
+pub(crate) mod ask;
 mod cluster;
 mod sentinel;
 

@@ -164,6 +164,9 @@ pub async fn run(shared: Arc<Shared>) {
         shared.presence.set(State::Unknown(why.clone()));
         let [a, b, c, d, ..] = random.hash_one(attempt).to_le_bytes();
         let mut pause = backoff.next(u32::from_le_bytes([a, b, c, d]));
+        if matches!(ended, Ended::Moved(_)) {
+            shared.topology.doubt();
+        }
         if matches!(ended, Ended::Refused(_)) {
             shared.presence.refused(&why);
             pause = pause.max(REFUSED);

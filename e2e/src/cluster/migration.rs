@@ -36,7 +36,7 @@ impl<'c> Migration<'c> {
     /// Moves one key.
     pub fn move_key(&self, key: &str) {
         let node = self.cluster.node(self.to);
-        let port = node.port().to_string();
+        let port = self.cluster.port_for_nodes(self.to).to_string();
         let mut command = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000"];
         if let Some(password) = node.password() {
             command.extend(["AUTH", password]);

@@ -134,8 +134,9 @@ fn coherence(facts: &UpstreamFacts) -> Value {
     json!({
         "state": name,
         "words": words,
-        // Of the server, for all its clients; null: it does not say.
+        // Of the server, for all its clients; null: it does not say. Of several shards the fullest.
         "trackingTable": {
+            "server": table.server,
             "keys": table.keys,
             "maxKeys": table.max_keys,
             "items": table.items,

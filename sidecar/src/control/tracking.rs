@@ -11,8 +11,10 @@ const WARN: u64 = 80;
 const CALM: u64 = 70;
 
 /// The table, as far as the server says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrackingTable {
+    /// Whose it is, in front of a cluster: the fullest of all shards.
+    pub server: Option<String>,
     /// Keys in it.
     pub keys: Option<u64>,
     /// Keys times clients that read them.
@@ -30,9 +32,10 @@ pub struct TrackingTable {
 impl TrackingTable {
     /// What `INFO stats`, `INFO clients` and `CONFIG GET tracking-table-max-keys` say, after `self`.
     #[must_use]
-    pub fn next(self, stats: &str, clients: &str, max_keys: Option<u64>) -> Self {
+    pub fn next(&self, stats: &str, clients: &str, max_keys: Option<u64>) -> Self {
         let number = |info: &str, name: &str| super::field(info, name)?.parse().ok();
         let mut next = Self {
+            server: None,
             keys: number(stats, "tracking_total_keys"),
             items: number(stats, "tracking_total_items"),
             prefixes: number(stats, "tracking_total_prefixes"),
@@ -51,12 +54,19 @@ impl TrackingTable {
         Some(self.keys?.saturating_mul(100) / max)
     }
 
+    /// Whether it is nearer to its limit than another, or, where there is none, has more keys.
+    pub fn is_fuller_than(&self, other: &Self) -> bool {
+        (self.percent(), self.keys) > (other.percent(), other.keys)
+    }
+
     /// What is wrong and what to do, if it is nearly full.
     pub fn warning(&self) -> Option<String> {
         let (keys, max) = (self.keys?, self.max_keys?);
+        let whose = self.server.as_deref();
         self.is_tight.then(|| {
+            let redis = whose.map_or_else(|| "redis".to_owned(), |at| format!("redis at {at}"));
             format!(
-                "redis tracks {keys} keys of at most {max} for all its clients; above that it announces changes that did not happen and local entries fall early: raise tracking-table-max-keys there, or declare local.coherence: Broadcast"
+                "{redis} tracks {keys} keys of at most {max} for all its clients; above that it announces changes that did not happen and local entries fall early: raise tracking-table-max-keys there, or declare local.coherence: Broadcast"
             )
         })
     }

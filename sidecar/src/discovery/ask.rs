@@ -22,7 +22,7 @@ const MAX_ANSWER: usize = 8 << 20;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum AskError {
+pub(crate) enum AskError {
     #[error(transparent)]
     Connect(ConnectError),
     #[error("the connection broke: {0}")]
@@ -36,7 +36,7 @@ pub(super) enum AskError {
 }
 
 /// A connection.
-pub(super) struct Conn {
+pub(crate) struct Conn {
     stream: Stream,
     buffer: Vec<u8>,
     /// Bytes of the buffer that were handed out.
@@ -45,7 +45,7 @@ pub(super) struct Conn {
 
 impl Conn {
     /// Connects, logs in, and speaks RESP2.
-    pub(super) async fn open(endpoint: &Endpoint) -> Result<Self, AskError> {
+    pub(crate) async fn open(endpoint: &Endpoint) -> Result<Self, AskError> {
         let connected = endpoint
             .connect(Handshake::plain(Proto::Resp2, 0))
             .await
@@ -70,7 +70,7 @@ impl Conn {
     }
 
     /// Asks and waits for the answer, which is complete: [`Value::read`] reads it.
-    pub(super) async fn ask(
+    pub(crate) async fn ask(
         &mut self,
         words: &[&str],
         patience: Duration,

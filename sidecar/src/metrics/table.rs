@@ -77,7 +77,7 @@ metrics! {
     SAMPLED_INVALIDATIONS Counter "pannier_invalidations_sampled_total" ["result"]
         "Invalidations of local strings, at most two a second on each event loop, after which the value was read again: changed, or same. Many of the same mean that Redis announces what did not happen, because its table of tracked keys is full, or that values are written again as they were.";
     TRACKING_KEYS Gauge "pannier_tracking_table_keys" []
-        "Keys that Redis tracks for all its clients, as INFO says. Absent while unknown.";
+        "Keys that Redis tracks for all its clients, as INFO says; in front of a cluster on the shard whose table is fullest. Absent while unknown.";
     TRACKING_MAX_KEYS Gauge "pannier_tracking_table_max_keys" []
         "tracking-table-max-keys of Redis; above it changes are announced that did not happen. 0: no limit. Absent while unknown.";
     COHERENCE Gauge "pannier_coherence_state" ["state"]

@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use redis::{
     AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, ProtocolVersion, PushInfo, PushKind,
-    RedisConnectionInfo, RedisError, Value, aio::MultiplexedConnection,
+    RedisConnectionInfo, RedisError, ServerError, ServerErrorKind, Value,
+    aio::MultiplexedConnection,
 };
 use serde_json::{Map, Value as Json};
 use tokio::{
@@ -52,6 +53,9 @@ pub(super) enum Ended {
     /// There was none, or it broke.
     #[error("{0}")]
     Broken(String),
+    /// It is not that server's to answer, or not now: discovery looks again.
+    #[error("{0}")]
+    Moved(String),
     /// Redis answered with an error.
     #[error("{0}")]
     Refused(String),
@@ -122,10 +126,32 @@ fn message(push: &PushInfo) -> Option<Message> {
 impl Ended {
     fn of(error: &RedisError) -> Self {
         match error.kind() {
+            ErrorKind::Server(kind) if is_no_primary(kind) => Self::Moved(error.to_string()),
             ErrorKind::Server(_) | ErrorKind::Extension => Self::Refused(error.to_string()),
             _ => Self::Broken(error.to_string()),
         }
     }
+
+    fn by(error: &ServerError) -> Self {
+        match error.kind() {
+            Some(kind) if is_no_primary(kind) => Self::Moved(error.to_string()),
+            _ => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+/// Whether another server, or the same in a moment, will answer.
+fn is_no_primary(kind: ServerErrorKind) -> bool {
+    matches!(
+        kind,
+        ServerErrorKind::Moved
+            | ServerErrorKind::Ask
+            | ServerErrorKind::TryAgain
+            | ServerErrorKind::ClusterDown
+            | ServerErrorKind::MasterDown
+            | ServerErrorKind::ReadOnly
+            | ServerErrorKind::BusyLoading
+    )
 }
 
 // === impl Session ===
@@ -320,7 +346,7 @@ impl Session {
 
     async fn ask(&mut self, command: &Cmd) -> Result<Value, Ended> {
         match self.connection.send_packed_command(command).await {
-            Ok(Value::ServerError(error)) => Err(Ended::Refused(error.to_string())),
+            Ok(Value::ServerError(error)) => Err(Ended::by(&error)),
             Ok(value) => Ok(value),
             Err(error) => Err(Ended::of(&error)),
         }
@@ -336,10 +362,10 @@ impl Session {
             .await
             .map_err(|error| Ended::of(&error))?;
         match replies.iter().find_map(|reply| match reply {
-            Value::ServerError(error) => Some(error.to_string()),
+            Value::ServerError(error) => Some(Ended::by(error)),
             _ => None,
         }) {
-            Some(why) => Err(Ended::Refused(why)),
+            Some(why) => Err(why),
             None => Ok(replies),
         }
     }
