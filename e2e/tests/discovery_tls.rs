@@ -12,7 +12,7 @@ use e2e::{
 };
 use serde_json::{Value as Json, json};
 
-fn before(ports: &[u16], upstream: Json, authority: &str) -> SidecarOptions {
+fn before(ports: &[u16], upstream: &Json, authority: &str) -> SidecarOptions {
     let seeds: Vec<String> = ports[1..]
         .iter()
         .map(|port| format!("127.0.0.1:{port}"))
@@ -91,7 +91,7 @@ fn behind_sentinels_that_speak_tls_the_primary_is_found_and_followed() {
         });
         let authority = set.certificates().authority.clone();
         let sidecar =
-            Sidecar::start_coherent(&before(&set.sentinel_tls_ports(), sentinel(), &authority));
+            Sidecar::start_coherent(&before(&set.sentinel_tls_ports(), &sentinel(), &authority));
         let mut app = sidecar.connect();
         until_primaries(&sidecar, &[set.primary()]);
         works(
@@ -131,7 +131,7 @@ fn a_cluster_that_speaks_tls_is_found_and_its_redirects_are_followed() {
             ..ClusterOptions::of(engine).replicas(1)
         });
         let authority = cluster.certificates().authority.clone();
-        let options = before(&cluster.tls_ports()[..1], self::cluster(), &authority);
+        let options = before(&cluster.tls_ports()[..1], &self::cluster(), &authority);
         let sidecar = Sidecar::start_coherent(&options);
         let mut app = sidecar.connect();
         let nodes = |all: [usize; 3]| all.map(|node| cluster.node(node));
@@ -185,7 +185,7 @@ fn who_is_signed_by_somebody_else_is_not_asked() {
         (set.sentinel_tls_ports(), sentinel(), nodes.certificates()),
         (nodes.tls_ports(), cluster(), set.certificates()),
     ] {
-        let sidecar = Sidecar::start(&before(&ports, upstream, &authority.authority));
+        let sidecar = Sidecar::start(&before(&ports, &upstream, &authority.authority));
         wait::until_true("it is said why", || {
             let state = sidecar.state();
             let words = state["topology"]["words"]

@@ -11,7 +11,7 @@ use super::{applied, live, until_all_are_known};
 /// Begins the names by which the sidecars of the tier know each other.
 const TAG: &str = "{shop/main}";
 
-fn options(ports: &[u16], upstream: Json) -> SidecarOptions {
+fn options(ports: &[u16], upstream: &Json) -> SidecarOptions {
     let seeds: Vec<String> = ports[1..]
         .iter()
         .map(|port| format!("127.0.0.1:{port}"))
@@ -78,7 +78,7 @@ fn p5_behind_sentinels_sidecars_know_each_other_again_after_failovers() {
     for engine in Engine::ALL {
         let mut set = SentinelSet::new(engine);
         let upstream = json!({"mode": "Sentinel", "sentinel": {"masterName": MASTER}});
-        let mut fleet = Fleet::start(&options(&set.sentinel_ports(), upstream));
+        let mut fleet = Fleet::start(&options(&set.sentinel_ports(), &upstream));
         fleet.agrees("in health");
         set.failover();
         fleet.agrees("after a planned failover");
@@ -96,7 +96,7 @@ fn p5_behind_sentinels_sidecars_know_each_other_again_after_failovers() {
 fn p5_in_front_of_a_cluster_sidecars_know_each_other_wherever_their_slot_is() {
     for engine in Engine::ALL {
         let mut cluster = ClusterSet::start(&ClusterOptions::of(engine).replicas(1));
-        let mut fleet = Fleet::start(&options(&cluster.ports(), json!({"mode": "Cluster"})));
+        let mut fleet = Fleet::start(&options(&cluster.ports(), &json!({"mode": "Cluster"})));
         fleet.agrees("in health");
 
         let slot = cluster.slot_of(TAG);
