@@ -180,6 +180,7 @@ fn a_server_without_a_limit_evicts_nothing() {
     let inquiry = Inquiry {
         shared,
         commands: None,
+        shards: Shards::default(),
         complained: BTreeMap::new(),
     };
     for (memory, by_use) in [
