@@ -16,6 +16,7 @@ mod kubeconfig;
 pub mod programs;
 mod run;
 pub mod sweep;
+mod target;
 
 pub use self::{
     binaries::Binaries,
@@ -26,6 +27,7 @@ pub use self::{
     control_plane::{ControlPlane, ControlPlaneOptions},
     kubeconfig::Access,
     programs::NodePrograms,
+    target::Target,
 };
 
 /// Why a test that needs Kubernetes cannot run on this machine.
@@ -37,4 +39,10 @@ pub enum Unavailable {
     /// The machine does not allow what a cluster needs.
     #[error("a cluster cannot run here: {0}")]
     NotPermitted(String),
+    /// The test would do harm to a cluster that the harness has not started.
+    #[error(
+        "the cluster of {} is not the harness's own; unset PANNIER_E2E_KUBECONFIG to test on one that is",
+        .0.display()
+    )]
+    NotOurs(std::path::PathBuf),
 }

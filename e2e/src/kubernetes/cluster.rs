@@ -38,7 +38,9 @@ use super::{
     run::Run,
     sweep,
 };
-use crate::{Engine, debian::FetchError, environment::unusable, process::Process};
+use crate::{
+    Engine, debian::FetchError, environment::unusable, process::Process, sidecar::build_static,
+};
 
 /// How many nodes a cluster has at most.
 pub const NODES: usize = 3;
@@ -244,6 +246,21 @@ impl Cluster {
     pub fn load_engine(&self, engine: Engine) -> String {
         let name = image::engine_name(engine);
         self.load(&name, |folder| image::engine(folder, engine));
+        name
+    }
+
+    /// Builds a program of our own and makes its image known to all nodes; returns the image's name.
+    /// The program is static: it may be copied into containers of any other image.
+    pub fn load_own(&self, package: &str, program: &str) -> String {
+        let name = format!("localhost/{program}:dev");
+        let built = || build_static(package, program);
+        self.load(&name, |folder| {
+            let inside = format!("/usr/bin/{program}");
+            image::Image::new(folder, &name)?
+                .file(&built(), &inside)?
+                .entrypoint(&[&inside])
+                .build()
+        });
         name
     }
 

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, net::SocketAddr, path::Path, time::Duration};
 use e2e::{
     Engine, Wire,
     environment::available,
+    http,
     kubernetes::{Cluster, eventually, eventually_within, is_ready, new_namespace},
 };
 use k8s_openapi::api::{
@@ -310,6 +311,29 @@ async fn a_volume_keeps_its_data_when_its_pod_is_deleted() {
     create(&client, &namespace, pod).await;
     let get = || says(&["redis-cli", "GET", "k"], b"v\n");
     eventually("it is read", get).await;
+}
+
+#[tokio::test]
+async fn a_program_of_ours_runs_in_a_container_without_any_library() {
+    let test = "a_program_of_ours_runs_in_a_container_without_any_library";
+    let Some(cluster) = available(test, Cluster::shared()) else {
+        return;
+    };
+    let _quiet = cluster.undisturbed().await;
+    let client = cluster.client().await;
+    let namespace = new_namespace(&client, "ours").await;
+    let image = cluster.load_own("pannier-sidecar", "pannier-sidecar");
+    let mut pod = redis("sidecar", &image, &json!({}));
+    let container = &mut pod["spec"]["containers"][0];
+    container["command"] = Value::Null;
+    container["args"] = Value::Null;
+    container["readinessProbe"] = json!({
+        "periodSeconds": 1,
+        "httpGet": {"path": "/ready", "port": 9464},
+    });
+    let pod = create(&client, &namespace, pod).await;
+    let admin = cluster.forward(address(&pod, 9464));
+    assert_eq!(http::get(admin.address(), "/live").unwrap().status, 200);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::{path::Path, process::Command, time::Duration};
 use e2e::{
     environment::available,
     kubernetes::{
-        ControlPlane, apply_crds, eventually, new_namespace, service_account_token, sweep,
+        ControlPlane, Target, apply_crds, eventually, new_namespace, service_account_token, sweep,
     },
     process::{Folder, Process},
     until,
@@ -128,6 +128,22 @@ async fn a_killed_api_server_comes_back_with_what_was_stored() {
     plane.start_api_server();
     let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(plane.client().await);
     assert!(namespaces.get_opt(&namespace).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_cluster_that_the_user_names_is_used_and_its_nodes_are_left_alone() {
+    let test = "a_cluster_that_the_user_names_is_used_and_its_nodes_are_left_alone";
+    let Some(plane) = available(test, ControlPlane::shared()) else {
+        return;
+    };
+    let target = Target::Borrowed(plane.kubeconfig().clone());
+    let namespace = new_namespace(&target.client().await, "borrowed").await;
+    let mut kubectl = target.kubectl().unwrap();
+    let output = kubectl.args(["get", "namespaces", "-o", "name"]).output();
+    let output = String::from_utf8(output.unwrap().stdout).unwrap();
+    assert!(output.contains(&namespace), "{output}");
+    let refused = target.own().err().map(|error| error.to_string());
+    assert!(refused.unwrap().contains("PANNIER_E2E_KUBECONFIG"));
 }
 
 #[test]
