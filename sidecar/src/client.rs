@@ -30,7 +30,7 @@ pub use self::{
 use crate::{
     engine::{self, Flow, Turn},
     resp::request::{Limits, Parser, Step},
-    upstream::Link,
+    upstream::{Link, Lost},
     worker::Worker,
 };
 
@@ -138,9 +138,9 @@ impl Client {
         engine::pinned::take_message(self, link, frame)
     }
 
-    /// The client's own link is gone.
-    pub fn pin_lost(self: &Rc<Self>) {
-        engine::pinned::lost(self);
+    /// A link of the client's own is gone.
+    pub fn pin_lost(self: &Rc<Self>, link: &Link, why: &Lost) {
+        engine::pinned::lost(self, link, why);
         self.wake();
     }
 

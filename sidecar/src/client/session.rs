@@ -237,6 +237,12 @@ impl Session {
         self.first + self.slots.len() as u64 - 1
     }
 
+    /// Whether the reply of that command has come.
+    pub fn is_answered(&self, number: u64) -> bool {
+        let at = usize::try_from(number.wrapping_sub(self.first)).unwrap_or(usize::MAX);
+        self.slots.get(at).is_none_or(|slot| slot.reply.is_some())
+    }
+
     /// An unanswered command takes another way.
     pub fn put(&mut self, number: u64, lane: Lane) {
         let at = usize::try_from(number.wrapping_sub(self.first)).unwrap_or(usize::MAX);

@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
+    time::Duration,
 };
 
 use super::{reply, spread};
@@ -31,6 +32,8 @@ pub enum Merge {
     First,
     /// Per place, whether all say yes (`SCRIPT EXISTS`).
     All,
+    /// The least number, of lists per place (`WAIT`, `WAITAOF`).
+    Least,
 }
 
 /// An app's command that several servers answer.
@@ -87,12 +90,12 @@ impl Gather {
     fn complete(&self, worker: &Worker) {
         let parts = self.parts.borrow();
         let error = parts.iter().find(|part| is_error(part));
-        reply::count(
-            worker,
-            self.command,
-            error.is_some(),
-            worker.now().since(self.since),
-        );
+        // A blocking command takes as long as it was asked to.
+        let took = match self.merge {
+            Merge::Least => Duration::ZERO,
+            _ => worker.now().since(self.since),
+        };
+        reply::count(worker, self.command, error.is_some(), took);
         self.client.complete(self.number, |out, _| match error {
             Some(error) => out.extend_from_slice(error),
             None => self.merge.write(&parts, self.proto, out),
@@ -143,6 +146,7 @@ impl Merge {
                 out.extend_from_slice(first.map_or(&[], Vec::as_slice));
             }
             Self::All => write_all(parts, proto, out),
+            Self::Least => write_least(parts, proto, out),
         }
     }
 }
@@ -205,6 +209,39 @@ fn write_all(parts: &[Vec<u8>], proto: Proto, out: &mut Vec<u8>) {
     }
 }
 
+fn write_least(parts: &[Vec<u8>], proto: Proto, out: &mut Vec<u8>) {
+    let mut least: Vec<i64> = Vec::new();
+    let mut is_list = false;
+    for (index, part) in parts.iter().enumerate() {
+        let value = Value::read(part);
+        let numbers = match &value {
+            Ok(Value::List(items)) => {
+                is_list = true;
+                items.as_slice()
+            }
+            Ok(number) => std::slice::from_ref(number),
+            Err(_) => &[],
+        };
+        for (place, number) in numbers.iter().enumerate() {
+            let Value::Integer(number) = number else {
+                continue;
+            };
+            match least.get_mut(place) {
+                Some(least) => *least = (*least).min(*number),
+                None if index == 0 => least.push(*number),
+                None => {}
+            }
+        }
+    }
+    let mut reply = Reply::new(out, proto);
+    if is_list {
+        reply.array(least.len());
+    }
+    for number in least {
+        reply.integer(number);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,6 +298,16 @@ mod tests {
                 Proto::Resp2
             ),
             "*2\r\n:0\r\n:1\r\n"
+        );
+    }
+
+    #[test]
+    fn replicas_are_counted_where_there_are_fewest() {
+        let least = |parts: &[&str]| merged(&Merge::Least, parts, Proto::Resp2);
+        assert_eq!(least(&[":2\r\n", ":1\r\n", ":3\r\n"]), ":1\r\n");
+        assert_eq!(
+            least(&["*2\r\n:1\r\n:0\r\n", "*2\r\n:0\r\n:2\r\n"]),
+            "*2\r\n:0\r\n:0\r\n"
         );
     }
 }

@@ -5,7 +5,9 @@ mod cluster;
 mod hello;
 
 use super::{
-    Flow, Request, Turn, count, forward, introspect, refuse,
+    Flow, Request, Turn, count, forward, introspect,
+    pinned::Pinned,
+    refuse,
     reply::{After, ReplyChange},
 };
 use crate::{
@@ -71,7 +73,10 @@ fn ping(session: &mut Session, args: &[&[u8]]) -> Flow {
         });
     }
     let held = session.in_memory.as_ref();
-    let subscribed = held.is_some_and(|held| held.is_subscribed()) && session.proto == Proto::Resp2;
+    let pinned = session.pinned.as_ref();
+    let subscribed = held.is_some_and(|held| held.is_subscribed())
+        || pinned.is_some_and(Pinned::is_subscribed);
+    let subscribed = subscribed && session.proto == Proto::Resp2;
     say(session, |reply| match args.get(1) {
         _ if subscribed => {
             reply.array(2);

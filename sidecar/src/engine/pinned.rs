@@ -6,8 +6,10 @@
 
 mod clustered;
 mod sending;
+mod shards;
 mod subscription;
 mod transaction;
+mod waiting;
 
 use std::rc::Rc;
 
@@ -38,7 +40,11 @@ use crate::{
 
 /// A connection of the client's own, and what for.
 pub struct Pinned {
+    /// Where commands go. In front of a cluster a subscriber listens over links of its own, of which
+    /// this is one, except while a command waits for its reply at another server.
     link: Rc<Link>,
+    /// Links to the other shards, while `WAIT` waits for all.
+    beside: Vec<Rc<Link>>,
     transaction: Transaction,
     monitor: bool,
     /// The connection is in another database than it began with.
@@ -62,6 +68,7 @@ impl Pinned {
     fn new(link: Rc<Link>) -> Self {
         Self {
             link,
+            beside: Vec::new(),
             transaction: Transaction::default(),
             monitor: false,
             moved: false,
@@ -73,6 +80,11 @@ impl Pinned {
     /// Whether the client's next command has to wait for the reply of this one.
     pub fn blocks(&self) -> bool {
         self.alone.is_some()
+    }
+
+    /// Whether it listens.
+    pub fn is_subscribed(&self) -> bool {
+        self.subscribed.is_some()
     }
 
     /// Whether it is over when the app sends nothing any more.
@@ -243,14 +255,11 @@ pub fn without_state(turn: &Turn<'_>, session: &mut Session, request: Request<'_
 }
 
 /// `WAIT`, `WAITAOF`: on a connection of the client's own, because on the shared one they would
-/// hold up every other client; `sending` sees to it that they cover the client's earlier writes.
+/// hold up every other client; `sending` and, in front of a cluster, `waiting` see to it that they
+/// cover the client's earlier writes.
 pub fn wait_for_replicas(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Flow {
-    if turn.worker.is_cluster() {
-        let error = format!(
-            "ERR {} is not available in front of a cluster: each shard has replicas of its own",
-            request.spec.name()
-        );
-        return refuse(turn, session, error);
+    if turn.worker.is_cluster() && turn.worker.has_upstream() {
+        return waiting::everywhere(turn, session, request);
     }
     begin(turn, session, Pin::Block, request)
 }
@@ -301,16 +310,88 @@ impl Pinned {
         for key in &self.transaction.keys {
             client.worker.shared.tier.end_write(key);
         }
-        self.give_back(client, false);
+        let subscribed = self.subscribed.iter().flat_map(Subscribed::links);
+        let others = self.beside.iter().chain(subscribed);
+        for link in others.filter(|link| !Rc::ptr_eq(link, &self.link)) {
+            give_back(client, link, false);
+        }
+        give_back(client, &self.link, false);
         client.handle.update(|info| info.flags = "");
     }
 
-    /// Gives the link back to its set.
-    fn give_back(&self, client: &Client, clean: bool) {
-        let (db, server) = (self.link.handshake.db, &self.link.server);
-        match client.worker.links_if_there(db, server) {
-            Some(set) => set.unpin(&self.link, clean && !self.moved),
-            None => self.link.close(Lost::Closed),
+    /// Whether that is a link that it listens over.
+    fn listens(&self, link: &Link) -> bool {
+        let subscribed = self.subscribed.as_ref();
+        subscribed.is_some_and(|subscribed| subscribed.has(link))
+    }
+
+    /// Ends what waits at other servers than those that hold the client's state: whether there was
+    /// any. Whoever waits for the replies is told that there are none.
+    fn leave_aside(&mut self, client: &Client) -> bool {
+        let has_state = self.subscribed.is_some() || self.transaction.phase != Phase::None;
+        let is_aside = self.subscribed.is_some() && !self.listens(&self.link);
+        if self.beside.is_empty() && !is_aside || !has_state {
+            return false;
+        }
+        self.alone = None;
+        for link in self.beside.drain(..) {
+            give_back(client, &link, link.in_flight() == 0);
+        }
+        if is_aside {
+            self.listen_again(client);
+        }
+        true
+    }
+
+    /// A subscriber's command at another server is done with.
+    fn listen_again(&mut self, client: &Client) {
+        let mut links = self.subscribed.iter().flat_map(Subscribed::links);
+        if let Some(link) = links.next().map(Rc::clone) {
+            drop(links);
+            let aside = std::mem::replace(&mut self.link, link);
+            give_back(client, &aside, aside.in_flight() == 0);
+        }
+    }
+
+    /// Gives back the links where a subscriber listens to nothing any longer; its last one stays.
+    fn tidy(&mut self, client: &Client) {
+        if self.alone.is_none() {
+            for link in self.beside.drain(..) {
+                give_back(client, &link, link.in_flight() == 0);
+            }
+        }
+        let Some(subscribed) = &mut self.subscribed else {
+            return;
+        };
+        let idle = subscribed.take_idle();
+        for (link, clean) in idle {
+            let other = self.subscribed.iter().flat_map(Subscribed::links).next();
+            match other.map(Rc::clone) {
+                None if Rc::ptr_eq(&link, &self.link) => {
+                    self.moved |= !clean;
+                    continue;
+                }
+                Some(other) if Rc::ptr_eq(&link, &self.link) => self.link = other,
+                _ => {}
+            }
+            give_back(client, &link, clean);
+        }
+        if self.alone.is_none() && !self.listens(&self.link) {
+            self.listen_again(client);
+        }
+    }
+}
+
+/// Gives a link back to its set.
+fn give_back(client: &Client, link: &Rc<Link>, clean: bool) {
+    match client
+        .worker
+        .links_if_there(link.handshake.db, &link.server)
+    {
+        Some(set) => set.unpin(link, clean),
+        None => {
+            link.set_owner(None);
+            link.close(Lost::Closed);
         }
     }
 }
@@ -319,6 +400,8 @@ impl Pinned {
 pub fn answered(client: &Rc<Client>, link: &Link, command: CommandId, number: u64, frame: &[u8]) {
     let mut session = client.session.borrow_mut();
     let session = &mut *session;
+    // Of a command at several servers this may be a part.
+    let is_answered = session.is_answered(number);
     let Some(pinned) = &mut session.pinned else {
         return;
     };
@@ -352,7 +435,7 @@ pub fn answered(client: &Rc<Client>, link: &Link, command: CommandId, number: u6
         }
         _ => {}
     }
-    if pinned.alone.is_some_and(|alone| alone.number == number) {
+    if is_answered && pinned.alone.is_some_and(|alone| alone.number == number) {
         pinned.alone = None;
         link.patient.set(false);
     }
@@ -364,6 +447,7 @@ fn settle(client: &Rc<Client>, session: &mut Session) {
     let Some(pinned) = &mut session.pinned else {
         return;
     };
+    pinned.tidy(client);
     if pinned.subscribed.as_ref().is_some_and(Subscribed::is_over) {
         pinned.subscribed = None;
     }
@@ -373,14 +457,18 @@ fn settle(client: &Rc<Client>, session: &mut Session) {
         return;
     }
     if let Some(pinned) = session.pinned.take() {
-        pinned.give_back(client, true);
+        give_back(client, &pinned.link, !pinned.moved);
     }
 }
 
-/// The client's link is gone. A subscriber, or a client in a transaction, is closed, as it would
-/// be by Redis itself.
-pub fn lost(client: &Rc<Client>) {
+/// A link of the client's own is gone. A subscriber, or a client in a transaction, is closed, as it
+/// would be by Redis itself.
+pub fn lost(client: &Rc<Client>, link: &Link, why: &Lost) {
     let mut session = client.session.borrow_mut();
+    let session = &mut *session;
+    if goes_on_without(client, session, link, why) {
+        return settle(client, session);
+    }
     let Some(pinned) = session.pinned.take() else {
         return;
     };
@@ -393,6 +481,32 @@ pub fn lost(client: &Rc<Client>) {
         None if pinned.transaction.phase == Phase::None && !pinned.monitor => {}
         _ => session.closing = true,
     }
+}
+
+/// Whether that link is not where the client's state is.
+fn goes_on_without(
+    client: &Rc<Client>,
+    session: &mut Session,
+    link: &Link,
+    why: &Lost,
+) -> bool {
+    let Some(pinned) = &mut session.pinned else {
+        return true;
+    };
+    let is = |other: &Rc<Link>| std::ptr::eq(Rc::as_ptr(other), link);
+    if let Some(subscribed) = &pinned.subscribed
+        && subscribed.shards.has(link)
+    {
+        return shards::lost(client, session, link, why) == shards::Outcome::GoesOn;
+    }
+    if pinned.beside.iter().any(is) {
+        return pinned.leave_aside(client);
+    }
+    if is(&pinned.link) && !pinned.listens(link) {
+        return pinned.is_subscribed() && pinned.leave_aside(client);
+    }
+    // One that was given back already means nothing here.
+    !is(&pinned.link) && !pinned.listens(link)
 }
 
 /// `CLIENT UNBLOCK` came for this client.
@@ -421,7 +535,10 @@ pub fn take_unblock(client: &Rc<Client>) {
         }
     });
     // The reply that Redis may still send has nowhere to go.
-    release(client, session);
+    let pinned = session.pinned.as_mut();
+    if !pinned.is_some_and(|pinned| pinned.leave_aside(client)) {
+        release(client, session);
+    }
 }
 
 /// The app is gone or starts over: what its connection held is given back, and the connection to

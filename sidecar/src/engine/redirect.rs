@@ -272,7 +272,8 @@ fn is_followed(target: &Target) -> bool {
     target.client.session.borrow().is_followed(target.number)
 }
 
-fn pause(worker: &Worker, hops: u8) -> Duration {
+/// How long to wait before a command is sent on for the `hops`th time.
+pub fn pause(worker: &Worker, hops: u8) -> Duration {
     let doubled = PAUSE.saturating_mul(1 << u32::from(hops.min(10)));
     let share = 0.5 + f64::from(worker.random()) / f64::from(u32::MAX) / 2.0;
     doubled.min(MAX_PAUSE).mul_f64(share)

@@ -620,7 +620,7 @@ impl Link {
         }
         self.worker.link_went_down(self, lost);
         if ends && let Some(owner) = self.owner.take() {
-            owner.pin_lost();
+            owner.pin_lost(self, lost);
         }
         self.wake_waiters();
         self.worker.flush_dirty();

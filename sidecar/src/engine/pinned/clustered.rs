@@ -2,7 +2,7 @@
 //!
 //! `WATCH` and blocking commands name a key, so their slot says where. `MULTI` does not: the app
 //! gets its `OK` at once, and the transaction goes where its first key lives. Subscribers listen at
-//! any server; for shard channels at the owner of their slot.
+//! any server; for shard channels see `shards`.
 
 use std::rc::Rc;
 
@@ -12,14 +12,16 @@ use super::{
         redirect::{MAX_HOPS, Refusal},
         refuse,
         reply::{Target, error_text},
-        spread::{self, Nowhere},
+        spread,
     },
-    Pinned, handle, settle, take_link,
+    Pinned, handle,
+    sending::send_alone,
+    settle, take_link,
     transaction::Phase,
 };
 use crate::{
     client::session::{Session, Unsent},
-    command::{CommandId, Local, Pin, write_command},
+    command::{self, CommandId, Local, Pin, write_command},
     upstream::{Link, Lost, Role},
 };
 
@@ -152,9 +154,11 @@ pub fn sent_on(link: &Link, target: Target, why: Refusal, bytes: &[u8]) -> Optio
     let session = &mut *session;
     let alone = session.pinned.as_ref().is_some_and(|pinned| {
         pinned.alone.is_some()
+            && std::ptr::eq(Rc::as_ptr(&pinned.link), link)
             && pinned.transaction.phase == Phase::None
             && !pinned.monitor
-            && pinned.subscribed.is_none()
+            && pinned.beside.is_empty()
+            && !pinned.listens(link)
     });
     let set = worker.links_at(link.handshake.db, &to);
     let (true, Some(set), 0..8, Some(pinned)) = (alone, set, waiting.hops, session.pinned.as_mut())
@@ -184,21 +188,66 @@ pub fn sent_on(link: &Link, target: Target, why: Refusal, bytes: &[u8]) -> Optio
     None
 }
 
-/// Why a subscriber cannot listen to a shard channel of another server over its connection.
-pub(super) fn other_server(turn: &Turn<'_>, link: &Link, request: Request<'_>) -> Option<String> {
-    if !turn.worker.is_cluster() || request.spec.id() != CommandId::Ssubscribe {
-        return None;
+/// A command that waits for its reply, of a subscriber that may say any (RESP3): its keys are
+/// elsewhere than its channels, so it takes one more connection until then.
+pub(super) fn aside(
+    turn: &Turn<'_>,
+    session: &mut Session,
+    pin: Pin,
+    request: Request<'_>,
+) -> Flow {
+    if !request.spec.arity_matches(request.args.len()) {
+        return refuse(turn, session, command::wrong_arity(request.spec));
     }
-    let error = match spread::slot_of(turn.worker, request) {
-        Err(nowhere) => nowhere.to_string(),
-        Ok(slot) => {
-            let set = turn.worker.links_of_slot(link.handshake.db, slot?);
-            match set {
-                Some(set) if set.server.number == link.server.number => return None,
-                Some(_) => "ERR this connection listens at another shard than that of the channel: use a connection of its own for it".to_owned(),
-                None => Nowhere::TooManyLinks.to_string(),
-            }
+    if session.unanswered() > 0 {
+        return Flow::Wait;
+    }
+    let slot = match spread::slot_of(turn.worker, request) {
+        Ok(slot) => slot,
+        Err(nowhere) => return refuse(turn, session, nowhere.to_string()),
+    };
+    let link = match take_link(turn, session, slot) {
+        Ok(link) => link,
+        Err(None) => return Flow::Wait,
+        Err(Some(why)) => {
+            let error = error_text(turn.worker, session.command, &Lost::Unavailable(why));
+            return refuse(turn, session, error);
         }
     };
-    Some(error)
+    link.set_owner(Some(Rc::clone(turn.client)));
+    if let Some(pinned) = &mut session.pinned {
+        pinned.link = link;
+    }
+    send_alone(turn, session, pin, request)
+}
+
+/// The link over which a subscriber listens to channels and patterns: any server will do.
+/// `Err`: the command is dealt with.
+pub(super) fn link_for_channels(turn: &Turn<'_>, session: &mut Session) -> Result<(), Flow> {
+    let Some(pinned) = &mut session.pinned else {
+        return Err(Flow::Wait);
+    };
+    let is_unused = !pinned.listens(&pinned.link);
+    let subscribed = pinned.subscribed.get_or_insert_default();
+    if subscribed.link.is_some() {
+        return Ok(());
+    }
+    if is_unused {
+        subscribed.link = Some(Rc::clone(&pinned.link));
+        return Ok(());
+    }
+    let link = match take_link(turn, session, None) {
+        Ok(link) => link,
+        Err(None) => return Err(Flow::Wait),
+        Err(Some(why)) => {
+            let error = error_text(turn.worker, session.command, &Lost::Unavailable(why));
+            return Err(refuse(turn, session, error));
+        }
+    };
+    link.set_owner(Some(Rc::clone(turn.client)));
+    let subscribed = session.pinned.as_mut().and_then(|p| p.subscribed.as_mut());
+    if let Some(subscribed) = subscribed {
+        subscribed.link = Some(link);
+    }
+    Ok(())
 }

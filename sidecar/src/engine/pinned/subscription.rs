@@ -12,7 +12,9 @@ use super::{
     },
     clustered,
     sending::{send_alone, send_plain},
-    settle, transaction,
+    settle,
+    shards::{self, Shards},
+    transaction, waiting,
 };
 use crate::{
     client::{Client, session::Session},
@@ -30,13 +32,19 @@ use crate::{
 /// State of a subscriber.
 #[derive(Default)]
 pub(super) struct Subscribed {
-    pub(super) channels: i64,
-    pub(super) shards: i64,
+    /// Where channels and patterns, and without a cluster shard channels, are listened to.
+    pub(super) link: Option<Rc<Link>>,
+    /// How many channels and patterns there are.
+    channels: i64,
+    /// How many shard channels without a cluster.
+    plain_shards: i64,
+    /// Shard channels in front of a cluster.
+    pub(super) shards: Shards,
     /// What was asked for, for memory mode to take over.
     pub(super) names: Names,
     /// Confirmations that have not come yet.
-    pub(super) joining: usize,
-    pub(super) leaving: usize,
+    joining: usize,
+    leaving: usize,
 }
 
 pub(super) fn while_subscribed(
@@ -56,9 +64,14 @@ pub(super) fn while_subscribed(
         Class::Pin(Pin::Subscribe) | Class::Unsubscribe => subscribe(turn, session, request),
         // Confirmations come first, and it may just be leaving that state.
         _ if subscribed.is_settling() => Flow::Wait,
-        Class::Local(Local::Ping) => send_plain(turn, session, request),
+        Class::Local(Local::Ping) if !turn.worker.is_cluster() => {
+            send_plain(turn, session, request)
+        }
+        Class::Local(Local::Ping) => local::answer(turn, session, Local::Ping, request),
         _ if session.proto == Proto::Resp2 => refuse(turn, session, subscribed_only(request)),
-        Class::Local(Local::Select) => transaction::select(turn, session, request),
+        Class::Local(Local::Select) if !turn.worker.is_cluster() => {
+            transaction::select(turn, session, request)
+        }
         Class::Local(which) => local::answer(turn, session, which, request),
         Class::Refused(reason) => refuse(turn, session, reason.message(request.args[0])),
         Class::Pin(Pin::Multi | Pin::Watch | Pin::Monitor) => refuse(
@@ -66,8 +79,15 @@ pub(super) fn while_subscribed(
             session,
             "ERR MULTI, WATCH and MONITOR are not possible while subscribed: use another connection",
         ),
-        Class::Pin(pin) => send_alone(turn, session, pin, request),
         // Keys are elsewhere than channels.
+        Class::Pin(pin) if turn.worker.is_cluster() => {
+            clustered::aside(turn, session, pin, request)
+        }
+        Class::Pin(pin) => send_alone(turn, session, pin, request),
+        Class::OnWriter if turn.worker.is_cluster() => {
+            waiting::everywhere(turn, session, request)
+        }
+        Class::OnWriter => send_alone(turn, session, Pin::Block, request),
         _ if turn.worker.is_cluster() => forward::forward(turn, session, request),
         _ => send_plain(turn, session, request),
     }
@@ -87,14 +107,28 @@ pub(super) fn subscribe(turn: &Turn<'_>, session: &mut Session, request: Request
     if !spec.arity_matches(args.len()) {
         return refuse(turn, session, command::wrong_arity(spec));
     }
+    if turn.worker.is_cluster() {
+        if matches!(spec.id(), CommandId::Ssubscribe | CommandId::Sunsubscribe) {
+            if let Some(pinned) = &mut session.pinned {
+                pinned.subscribed.get_or_insert_default();
+            }
+            return shards::change(turn, session, request);
+        }
+        let joins = matches!(spec.id(), CommandId::Subscribe | CommandId::Psubscribe);
+        if !joins && !listens_to_channels(session) {
+            memory::unsubscribe(turn, session, request);
+            return Flow::Done;
+        }
+        if let Err(flow) = clustered::link_for_channels(turn, session) {
+            return flow;
+        }
+    }
     let Some(pinned) = &mut session.pinned else {
         return Flow::Wait;
     };
-    if let Some(error) = clustered::other_server(turn, &pinned.link, request) {
-        return refuse(turn, session, error);
-    }
     let names = args.len() - 1;
     let subscribed = pinned.subscribed.get_or_insert_default();
+    let link = Rc::clone(subscribed.link.get_or_insert_with(|| Rc::clone(&pinned.link)));
     subscribed.names.follow(spec.id(), &args[1..]);
     if matches!(
         spec.id(),
@@ -115,8 +149,13 @@ pub(super) fn subscribe(turn: &Turn<'_>, session: &mut Session, request: Request
             }
         }
     }
-    pinned.link.append(&bytes);
+    link.append(&bytes);
     Flow::Done
+}
+
+fn listens_to_channels(session: &Session) -> bool {
+    let subscribed = session.pinned.as_ref().and_then(|p| p.subscribed.as_ref());
+    subscribed.is_some_and(|subscribed| subscribed.link.is_some())
 }
 
 /// A frame that answers no command: a message, a confirmation, a line of `MONITOR`.
@@ -135,6 +174,15 @@ pub fn take_message(client: &Rc<Client>, link: &Link, frame: &[u8]) -> bool {
     let Some(subscribed) = &mut pinned.subscribed else {
         return false;
     };
+    if subscribed.shards.has(link) {
+        let was_taken = shards::take(client, session, link, frame);
+        settle(client, session);
+        client.worker.mark_dirty(client);
+        return was_taken;
+    }
+    if !subscribed.has(link) {
+        return false;
+    }
     if unasked && is_error(frame) {
         subscribed.joining = 0;
         subscribed.leaving = 0;
@@ -196,7 +244,7 @@ impl Subscribed {
             MessageKind::Joined { shard, count } => {
                 self.joining = self.joining.saturating_sub(1);
                 *(if *shard {
-                    &mut self.shards
+                    &mut self.plain_shards
                 } else {
                     &mut self.channels
                 }) = *count;
@@ -204,7 +252,7 @@ impl Subscribed {
             MessageKind::Left { shard, count } => {
                 self.leaving = self.leaving.saturating_sub(1);
                 *(if *shard {
-                    &mut self.shards
+                    &mut self.plain_shards
                 } else {
                     &mut self.channels
                 }) = *count;
@@ -212,13 +260,38 @@ impl Subscribed {
         }
     }
 
+    /// Whether that is a link that it listens over.
+    pub(super) fn has(&self, link: &Link) -> bool {
+        self.links()
+            .any(|other| std::ptr::eq(Rc::as_ptr(other), link))
+    }
+
+    pub(super) fn links(&self) -> impl Iterator<Item = &Rc<Link>> {
+        self.link.iter().chain(self.shards.links())
+    }
+
+    /// Takes out the links where nothing is listened to any longer, each with whether it is clean.
+    pub(super) fn take_idle(&mut self) -> Vec<(Rc<Link>, bool)> {
+        let mut idle = self.shards.take_idle();
+        if self.is_silent() {
+            idle.extend(self.link.take().map(|link| (link, true)));
+        }
+        idle
+    }
+
     /// Whether confirmations are on their way.
     pub(super) fn is_settling(&self) -> bool {
-        self.joining + self.leaving > 0
+        let ends = self.shards.is_ending() && self.channels == 0;
+        self.joining + self.leaving > 0 || self.shards.is_joining() || ends
+    }
+
+    /// Whether its own link has nothing to do.
+    fn is_silent(&self) -> bool {
+        self.channels == 0 && self.plain_shards == 0 && self.joining == 0 && self.leaving == 0
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.channels == 0 && self.shards == 0 && self.joining == 0 && self.leaving == 0
+        self.is_silent() && self.shards.is_over()
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
     },
     Pinned,
     sending::{prepare, rule, send, send_alone, send_and_wait, send_behind, send_plain, wait_for},
+    waiting,
 };
 use crate::{
     client::session::Session,
@@ -62,6 +63,9 @@ pub(super) fn while_watching(turn: &Turn<'_>, session: &mut Session, request: Re
             "ERR not possible while keys are watched: say UNWATCH first or use another connection",
         ),
         Class::Pin(pin @ (Pin::Block | Pin::Once)) => send_alone(turn, session, pin, request),
+        Class::OnWriter if turn.worker.is_cluster() => {
+            waiting::everywhere(turn, session, request)
+        }
         Class::OnWriter => send_alone(turn, session, Pin::Block, request),
         _ => send_plain(turn, session, request),
     }
