@@ -9,6 +9,10 @@
 mod commands;
 #[path = "cluster/moves.rs"]
 mod moves;
+#[path = "cluster/replicas.rs"]
+mod replicas;
+#[path = "cluster/shards.rs"]
+mod shards;
 #[path = "cluster/state.rs"]
 mod state;
 

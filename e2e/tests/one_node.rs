@@ -11,8 +11,8 @@
 use std::{net::SocketAddr, process::Command};
 
 use e2e::{
-    Engine, RedisServer, ServerOptions, Sidecar, SidecarOptions, Value, Wire, clients,
-    environment::available, ports, wait,
+    ClusterOptions, ClusterSet, Engine, RedisServer, ServerOptions, Sidecar, SidecarOptions, Value,
+    Wire, clients, environment::available, ports, wait,
 };
 use serde_json::json;
 
@@ -103,6 +103,49 @@ fn s0_16_redis_py_cluster_works_unchanged_over_both_protocols() {
                 &address.port().to_string(),
                 protocol,
                 backend,
+            ]));
+        }
+    });
+}
+
+/// A sidecar in front of a cluster of three shards: its clients still see one node.
+fn before_three_shards(mut scenario: impl FnMut(SocketAddr)) {
+    let cluster = ClusterSet::start(&ClusterOptions::of(Engine::Redis7));
+    let options = SidecarOptions::before_port(cluster.ports()[0])
+        .rule("cached", "c:{id}", json!({}))
+        .config(json!({"upstream": {"mode": "Cluster"}}));
+    let sidecar = Sidecar::start_coherent(&options);
+    scenario(sidecar.address());
+}
+
+#[test]
+fn s0_16_cluster_clients_of_node_listen_to_channels_of_every_shard() {
+    let Some(folder) = available("ioredis", clients::node()) else {
+        return;
+    };
+    before_three_shards(|address| {
+        for (client, protocol) in [("ioredis", "2"), ("node-redis", "2"), ("node-redis", "3")] {
+            run(Command::new("node").arg(folder.join("cluster.js")).args([
+                client,
+                &address.port().to_string(),
+                protocol,
+                "redis",
+            ]));
+        }
+    });
+}
+
+#[test]
+fn s0_16_redis_py_cluster_listens_to_channels_of_every_shard() {
+    let Some((python, scripts)) = available("redis-py", clients::python()) else {
+        return;
+    };
+    before_three_shards(|address| {
+        for protocol in ["2", "3"] {
+            run(Command::new(&python).arg(scripts.join("cluster.py")).args([
+                &address.port().to_string(),
+                protocol,
+                "redis",
             ]));
         }
     });

@@ -36,10 +36,15 @@ async function ioredis() {
 
   const options = { shardedSubscribers: true, redisOptions: { protocol: Number(protocol) } };
   const subscriber = new Redis.Cluster([{ host: "127.0.0.1", port: Number(port) }], options);
-  const heard = new Promise((resolve) => subscriber.on("smessage", (channel, text) => resolve([channel, text])));
-  assert.equal(await subscriber.ssubscribe(`${base}-news`), 1);
-  assert.equal(await cluster.spublish(`${base}-news`, "hello"), 1);
-  assert.deepEqual(await heard, [`${base}-news`, "hello"]);
+  const heard = [];
+  const six = new Promise((resolve) => subscriber.on("smessage", (channel, text) => heard.push([channel, text]) === 6 && resolve()));
+  // Of several slots, so of several shards, if there are any.
+  const channels = Array.from({ length: 6 }, (_, number) => `${base}-news-${number}`);
+  for (const [index, channel] of channels.entries()) assert.equal(await subscriber.ssubscribe(channel), index + 1);
+  for (const channel of channels) assert.equal(await cluster.spublish(channel, "hello"), 1);
+  await six;
+  assert.deepEqual(heard.sort(), channels.map((channel) => [channel, "hello"]));
+  assert.equal(await subscriber.sunsubscribe(channels[0]), 5);
   subscriber.disconnect();
 
   if (scripts) {

@@ -41,7 +41,9 @@ found = set(client.scan_iter(match=f"{base}-*", count=10))
 assert {one, two} <= found, found
 
 listener = client.pubsub()
-listener.ssubscribe(f"{base}-news")
+# Of several slots, so of several shards, if there are any.
+channels = [f"{base}-news-{number}" for number in range(6)]
+listener.ssubscribe(*channels)
 
 
 def heard():
@@ -53,9 +55,16 @@ def heard():
     raise AssertionError("no message")
 
 
-same(heard()["type"], "ssubscribe")
-same(client.spublish(f"{base}-news", "hello"), 1)
-same(heard()["data"], "hello")
+confirmed = [heard() for _ in channels]
+same({(m["type"], m["channel"]) for m in confirmed}, {("ssubscribe", channel) for channel in channels})
+same(sorted(m["data"] for m in confirmed), [1, 2, 3, 4, 5, 6])
+for channel in channels:
+    same(client.spublish(channel, "hello"), 1)
+    same([heard()[what] for what in ("channel", "data")], [channel, "hello"])
+listener.sunsubscribe(channels[0])
+same([heard()[what] for what in ("type", "channel", "data")], ["sunsubscribe", channels[0], 5])
+same(client.spublish(channels[1], "still"), 1)
+same(heard()["data"], "still")
 listener.close()
 
 if backend != "memory":

@@ -121,7 +121,9 @@ fn treatment(spec: &CommandSpec) -> &'static str {
         Class::Pin(Pin::Once) => "pinned (for this command)",
         Class::Unpin => "forwarded, ends the pin",
         Class::Unsubscribe => "forwarded, the last one ends the pin",
-        Class::OnWriter => "forwarded on the connection that carried the client's writes",
+        Class::OnWriter => {
+            "pinned (while blocked), at every shard of a cluster; covers the client's earlier writes"
+        }
         Class::Read | Class::Write
             if matches!(spec.id(), CommandId::Xread | CommandId::Xreadgroup) =>
         {

@@ -74,8 +74,8 @@ fn ping(session: &mut Session, args: &[&[u8]]) -> Flow {
     }
     let held = session.in_memory.as_ref();
     let pinned = session.pinned.as_ref();
-    let subscribed = held.is_some_and(|held| held.is_subscribed())
-        || pinned.is_some_and(Pinned::is_subscribed);
+    let subscribed =
+        held.is_some_and(|held| held.is_subscribed()) || pinned.is_some_and(Pinned::is_subscribed);
     let subscribed = subscribed && session.proto == Proto::Resp2;
     say(session, |reply| match args.get(1) {
         _ if subscribed => {

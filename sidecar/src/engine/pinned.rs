@@ -114,7 +114,7 @@ impl Pinned {
         if self.monitor {
             "O"
         } else if self.subscribed.is_some() {
-            "P"
+            if self.is_blocked() { "Pb" } else { "P" }
         } else if self.is_blocked() {
             "b"
         } else if self.is_open() {
@@ -484,12 +484,7 @@ pub fn lost(client: &Rc<Client>, link: &Link, why: &Lost) {
 }
 
 /// Whether that link is not where the client's state is.
-fn goes_on_without(
-    client: &Rc<Client>,
-    session: &mut Session,
-    link: &Link,
-    why: &Lost,
-) -> bool {
+fn goes_on_without(client: &Rc<Client>, session: &mut Session, link: &Link, why: &Lost) -> bool {
     let Some(pinned) = &mut session.pinned else {
         return true;
     };

@@ -177,7 +177,7 @@ fn list(turn: &Turn<'_>, session: &mut Session, filter: &[&[u8]]) -> Flow {
 }
 
 fn is_subscriber(client: &ClientHandle) -> bool {
-    client.info().flags == "P"
+    client.info().flags.contains('P')
 }
 
 fn kill(turn: &Turn<'_>, session: &mut Session, filter: &[&[u8]]) -> Flow {
@@ -277,7 +277,7 @@ fn unblock(turn: &Turn<'_>, session: &mut Session, id: &[u8], how: &[&[u8]]) -> 
         .shared
         .clients
         .get(id)
-        .filter(|client| client.info().flags == "b");
+        .filter(|client| client.info().flags.contains('b'));
     if let Some(target) = &target {
         target.unblock(error);
     }

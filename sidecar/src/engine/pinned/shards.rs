@@ -82,8 +82,13 @@ struct Channel {
 enum Home {
     Nowhere,
     /// A server was asked by the question of that number.
-    Asked { server: u32, question: u64 },
-    There { server: u32 },
+    Asked {
+        server: u32,
+        question: u64,
+    },
+    There {
+        server: u32,
+    },
 }
 
 impl Home {
@@ -202,8 +207,7 @@ fn place(client: &Rc<Client>, session: &mut Session) {
     let Some(pinned) = session.pinned.as_mut() else {
         return;
     };
-    let is_unused =
-        !pinned.listens(&pinned.link) && pinned.alone.is_none() && pinned.link.is_up();
+    let is_unused = !pinned.listens(&pinned.link) && pinned.alone.is_none() && pinned.link.is_up();
     let unused = is_unused.then(|| Rc::clone(&pinned.link));
     let Some(subscribed) = pinned.subscribed.as_mut() else {
         return;
@@ -296,12 +300,7 @@ fn shards_of_task(session: &mut Session) -> Option<&mut Shards> {
 }
 
 /// A frame on one of its links: a message, a confirmation, or an error. Whether it was taken.
-pub(super) fn take(
-    client: &Rc<Client>,
-    session: &mut Session,
-    link: &Link,
-    frame: &[u8],
-) -> bool {
+pub(super) fn take(client: &Rc<Client>, session: &mut Session, link: &Link, frame: &[u8]) -> bool {
     if is_error(frame) {
         refused(client, session, link, frame);
         return true;
@@ -377,12 +376,7 @@ fn refused(client: &Rc<Client>, session: &mut Session, link: &Link, frame: &[u8]
 
 /// One of its links is gone. Where messages may have been missed, the app has to know, unless its
 /// server only ceased to be a primary: then its slots have moved.
-pub(super) fn lost(
-    client: &Rc<Client>,
-    session: &mut Session,
-    link: &Link,
-    why: &Lost,
-) -> Outcome {
+pub(super) fn lost(client: &Rc<Client>, session: &mut Session, link: &Link, why: &Lost) -> Outcome {
     let Some(shards) = shards(session) else {
         return Outcome::Ends;
     };
@@ -428,8 +422,8 @@ impl Shards {
         let homes: BTreeSet<u32> = homes.collect();
         let mut idle = Vec::new();
         self.links.retain(|listening| {
-            let stays = !listening.asked.is_empty()
-                || homes.contains(&listening.link.server.number);
+            let stays =
+                !listening.asked.is_empty() || homes.contains(&listening.link.server.number);
             if !stays {
                 idle.push((Rc::clone(&listening.link), !listening.dirty));
             }
@@ -445,7 +439,11 @@ impl Shards {
         };
         self.last_question += 1;
         let question = self.last_question;
-        let verb: &[u8] = if joins { b"SSUBSCRIBE" } else { b"SUNSUBSCRIBE" };
+        let verb: &[u8] = if joins {
+            b"SSUBSCRIBE"
+        } else {
+            b"SUNSUBSCRIBE"
+        };
         let words: Vec<&[u8]> = std::iter::once(verb)
             .chain(names.iter().map(|name| &**name))
             .collect();
@@ -592,7 +590,10 @@ impl Shards {
             return Outcome::Ends;
         }
         self.links.remove(at);
-        let here = self.channels.iter().filter(|(_, c)| c.home.server() == Some(server));
+        let here = self
+            .channels
+            .iter()
+            .filter(|(_, c)| c.home.server() == Some(server));
         let names: Vec<Box<[u8]>> = here.map(|(name, _)| name.clone()).collect();
         self.send_on(&names);
         Outcome::GoesOn

@@ -84,9 +84,7 @@ pub(super) fn while_subscribed(
             clustered::aside(turn, session, pin, request)
         }
         Class::Pin(pin) => send_alone(turn, session, pin, request),
-        Class::OnWriter if turn.worker.is_cluster() => {
-            waiting::everywhere(turn, session, request)
-        }
+        Class::OnWriter if turn.worker.is_cluster() => waiting::everywhere(turn, session, request),
         Class::OnWriter => send_alone(turn, session, Pin::Block, request),
         _ if turn.worker.is_cluster() => forward::forward(turn, session, request),
         _ => send_plain(turn, session, request),
@@ -128,7 +126,11 @@ pub(super) fn subscribe(turn: &Turn<'_>, session: &mut Session, request: Request
     };
     let names = args.len() - 1;
     let subscribed = pinned.subscribed.get_or_insert_default();
-    let link = Rc::clone(subscribed.link.get_or_insert_with(|| Rc::clone(&pinned.link)));
+    let link = Rc::clone(
+        subscribed
+            .link
+            .get_or_insert_with(|| Rc::clone(&pinned.link)),
+    );
     subscribed.names.follow(spec.id(), &args[1..]);
     if matches!(
         spec.id(),

@@ -63,9 +63,7 @@ pub(super) fn while_watching(turn: &Turn<'_>, session: &mut Session, request: Re
             "ERR not possible while keys are watched: say UNWATCH first or use another connection",
         ),
         Class::Pin(pin @ (Pin::Block | Pin::Once)) => send_alone(turn, session, pin, request),
-        Class::OnWriter if turn.worker.is_cluster() => {
-            waiting::everywhere(turn, session, request)
-        }
+        Class::OnWriter if turn.worker.is_cluster() => waiting::everywhere(turn, session, request),
         Class::OnWriter => send_alone(turn, session, Pin::Block, request),
         _ => send_plain(turn, session, request),
     }

@@ -16,6 +16,7 @@ use super::{
     },
     Pinned, memory_mode,
     sending::wait_for,
+    settle,
 };
 use crate::{
     client::session::{Lane, Session, Touches},
@@ -84,7 +85,14 @@ fn ask(
     let number = session.reserve(Lane::Pinned, Touches::Anything);
     let command = request.spec.id();
     let count = places.len();
-    let gather = Gather::new(turn.client, number, command, session.proto, Merge::Least, count);
+    let gather = Gather::new(
+        turn.client,
+        number,
+        command,
+        session.proto,
+        Merge::Least,
+        count,
+    );
     let mut links = Vec::new();
     for (index, (set, key)) in places.iter().enumerate() {
         let link = set.pin(turn.worker, session.proto);
@@ -112,4 +120,5 @@ fn ask(
     };
     pinned.beside = links;
     wait_for(session, number, true);
+    settle(turn.client, session);
 }
