@@ -384,15 +384,12 @@ impl Pinned {
 
 /// Gives a link back to its set.
 fn give_back(client: &Client, link: &Rc<Link>, clean: bool) {
-    match client
-        .worker
-        .links_if_there(link.handshake.db, &link.server)
-    {
-        Some(set) => set.unpin(link, clean),
-        None => {
-            link.set_owner(None);
-            link.close(Lost::Closed);
-        }
+    let worker = &client.worker;
+    if let Some(set) = worker.links_if_there(link.handshake.db, &link.server) {
+        set.unpin(link, clean);
+    } else {
+        link.set_owner(None);
+        link.close(Lost::Closed);
     }
 }
 
