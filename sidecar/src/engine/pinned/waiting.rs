@@ -98,16 +98,11 @@ fn ask(
         let link = set.pin(turn.worker, session.proto);
         link.set_owner(Some(Rc::clone(turn.client)));
         link.patient.set(true);
-        let target = ClientTarget {
-            client: Rc::clone(turn.client),
-            number,
-            command,
-            hops: 0,
-            after: Some(Box::new(After {
-                part: Some(gather.part(index)),
-                ..After::default()
-            })),
+        let after = After {
+            part: Some(gather.part(index)),
+            ..After::default()
         };
+        let target = ClientTarget::new(turn.client, number, command, after);
         let barrier = Target::Barrier(Box::new((target, bytes.clone())));
         link.send(barrier, false, |out| {
             write_command(&[b"SET", key, b"", b"PX", b"1"], out);
