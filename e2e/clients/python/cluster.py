@@ -55,16 +55,21 @@ def heard():
     raise AssertionError("no message")
 
 
+def hears(*expected):
+    message = heard()
+    same((message["type"], message["channel"], message["data"]), expected)
+
+
 confirmed = [heard() for _ in channels]
 same({(m["type"], m["channel"]) for m in confirmed}, {("ssubscribe", channel) for channel in channels})
 same(sorted(m["data"] for m in confirmed), [1, 2, 3, 4, 5, 6])
 for channel in channels:
     same(client.spublish(channel, "hello"), 1)
-    same([heard()[what] for what in ("channel", "data")], [channel, "hello"])
+    hears("smessage", channel, "hello")
 listener.sunsubscribe(channels[0])
-same([heard()[what] for what in ("type", "channel", "data")], ["sunsubscribe", channels[0], 5])
+hears("sunsubscribe", channels[0], 5)
 same(client.spublish(channels[1], "still"), 1)
-same(heard()["data"], "still")
+hears("smessage", channels[1], "still")
 listener.close()
 
 if backend != "memory":
