@@ -6,6 +6,7 @@
 
 mod lookahead;
 pub mod output;
+pub mod parting;
 pub mod registry;
 pub mod session;
 pub mod socket;

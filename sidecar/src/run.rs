@@ -25,7 +25,7 @@ use tokio::{
 
 use crate::{
     admin,
-    client::{Client, together::Together},
+    client::{Client, parting::Parting, together::Together},
     config::{self, Listen, Loaded},
     control, discovery, http,
     listener::{Accepted, BACKLOG, Dealer},
@@ -294,6 +294,7 @@ async fn event_loop(
     }
     let mut topology = worker.shared.topology.changes();
     tokio::task::spawn_local(Together::run(Rc::clone(&worker)));
+    tokio::task::spawn_local(Parting::run(Rc::clone(&worker)));
     let mut ticks = interval(worker.housekeeping_interval());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

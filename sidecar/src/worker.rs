@@ -12,7 +12,7 @@ use std::{
 use policy::config::{Coherence, UpstreamMode, WhenUnavailable};
 
 use crate::{
-    client::{Client, together::Together},
+    client::{Client, parting::Parting, together::Together},
     clock::Tick,
     command::{CommandId, CommandTable, KeyPositions},
     engine::{flight::Flights, reply::Target},
@@ -50,6 +50,8 @@ pub struct Worker {
     pub flights: RefCell<Flights>,
     /// Commands that run at the end of this turn.
     pub together: Together,
+    /// Replies that leave at the end of a turn.
+    pub parting: Parting,
     active: RefCell<(u64, Arc<Active>)>,
     commands: RefCell<Arc<CommandTable>>,
     endpoint: RefCell<Option<Rc<Endpoint>>>,
@@ -98,6 +100,7 @@ impl Worker {
             link_scratch: RefCell::new(vec![0; SCRATCH].into()),
             flights: RefCell::default(),
             together: Together::default(),
+            parting: Parting::default(),
             commands: RefCell::new(shared.commands.load_full()),
             is_cluster: mode == UpstreamMode::Cluster,
             asks_sentinels: mode == UpstreamMode::Sentinel,
@@ -494,6 +497,29 @@ impl Worker {
         if !client.dirty.replace(true) {
             self.dirty.borrow_mut().push(Rc::clone(client));
         }
+    }
+
+    /// Sends what a link has brought: at once, or after the other links of a cluster were read.
+    pub fn flush_read(&self) {
+        if self.is_cluster {
+            self.parting.soon();
+        } else {
+            self.flush_dirty();
+        }
+    }
+
+    /// Sends to those who have all their replies; whether others are left.
+    pub fn flush_answered(&self) -> bool {
+        let mut dirty = self.dirty.borrow_mut();
+        dirty.retain(|client| {
+            let misses_some = client.session.borrow().unanswered() > 0;
+            if !misses_some {
+                client.dirty.set(false);
+                client.flush();
+            }
+            misses_some
+        });
+        !dirty.is_empty()
     }
 
     /// Sends what was added to outputs since the last time.

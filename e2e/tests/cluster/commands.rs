@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use e2e::{Wire, wait};
+use e2e::{Wire, wait, wire::encode};
 
 use super::{keys, start};
 
@@ -174,4 +174,26 @@ fn mset_with_a_key_without_a_value_writes_nothing() {
     for key in &keys {
         assert_eq!(wire.call(&["GET", key]).to_string(), "(nil)");
     }
+}
+
+#[test]
+fn a_silent_shard_does_not_keep_back_the_replies_of_others_in_a_pipeline() {
+    let (mut cluster, sidecar) = start();
+    let keys = keys(&cluster, "p:silent");
+    let mut wire = sidecar.connect();
+    for key in &keys {
+        assert_eq!(wire.call(&["SET", key, key]), "OK");
+    }
+    cluster.pause(2);
+    let mut pipeline = Vec::new();
+    for key in [&keys[0], &keys[1], &keys[2], &keys[0]] {
+        pipeline.extend(encode(&["GET", key]));
+    }
+    wire.send(&pipeline).unwrap();
+    // The third has no answer, so the fourth must wait as well; the first two must not.
+    assert_eq!(wire.read().unwrap(), keys[0].as_str());
+    assert_eq!(wire.read().unwrap(), keys[1].as_str());
+    cluster.resume(2);
+    assert_eq!(wire.read().unwrap(), keys[2].as_str());
+    assert_eq!(wire.read().unwrap(), keys[0].as_str());
 }

@@ -841,7 +841,7 @@ impl Link {
             Ok(()) if input.buffer.len() > self.worker.output_limit() => Err(self.too_large()),
             result => result,
         };
-        self.worker.flush_dirty();
+        self.worker.flush_read();
         if !self.waiters.borrow().is_empty() && !self.is_full() {
             self.wake_waiters();
         }
