@@ -22,5 +22,6 @@ pub mod readiness;
 pub mod report;
 pub mod retry;
 pub mod run;
+pub mod session_policy;
 pub mod settings;
 pub mod telemetry;

@@ -31,6 +31,7 @@ use crate::{
     cache_tier::{self, Guarded},
     context::Ctx,
     leader::Leader,
+    session_policy,
     settings::{Scope, Settings},
 };
 
@@ -153,7 +154,7 @@ async fn signal() {
 // === controllers ===
 
 /// All controllers; ends when one of them does.
-async fn controllers(ctx: &Arc<Ctx>) {
+pub async fn controllers(ctx: &Arc<Ctx>) {
     let scopes: Vec<Option<&str>> = match &ctx.settings.scope {
         Scope::Cluster => vec![None],
         Scope::Namespaces(namespaces) => {
@@ -163,6 +164,7 @@ async fn controllers(ctx: &Arc<Ctx>) {
     let mut running: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
     for scope in scopes {
         running.push(Box::pin(cache_tiers(ctx, scope)));
+        running.push(Box::pin(session_policies(ctx, scope)));
     }
     running.next().await;
 }
@@ -211,6 +213,53 @@ fn cache_tiers(ctx: &Arc<Ctx>, scope: Option<&str>) -> impl Future<Output = ()> 
         )
         .run(cache_tier::reconcile, cache_tier::on_error, ctx.clone())
         .for_each(|_| std::future::ready(()))
+}
+
+fn session_policies(ctx: &Arc<Ctx>, scope: Option<&str>) -> impl Future<Output = ()> + use<> {
+    let any = || watcher::Config::default().any_semantic();
+    let controller =
+        Controller::new(api::<session_policy::Guarded>(ctx, scope), any())
+            .with_config(Config::default().concurrency(CONCURRENCY));
+    let policies = controller.store();
+    let siblings = policies.clone();
+    controller
+        .watches(api::<Guarded>(ctx, scope), any(), move |tier| {
+            policies_of(&policies, tier.namespace(), &tier.name_any())
+        })
+        // One that comes or goes changes what its siblings have to say.
+        .watches(
+            api::<session_policy::Guarded>(ctx, scope),
+            any(),
+            move |policy| {
+                let namespace = policy.namespace();
+                let tier = policy.0.ok().map(|policy| policy.spec.cache_tier_ref.name);
+                policies_of(&siblings, namespace, &tier.unwrap_or_default())
+            },
+        )
+        .run(
+            session_policy::reconcile,
+            session_policy::on_error,
+            ctx.clone(),
+        )
+        .for_each(|_| std::future::ready(()))
+}
+
+/// The policies that name a tier.
+fn policies_of(
+    store: &Store<session_policy::Guarded>,
+    namespace: Option<String>,
+    tier: &str,
+) -> Vec<ObjectRef<session_policy::Guarded>> {
+    store
+        .state()
+        .iter()
+        .filter(|policy| policy.namespace() == namespace)
+        .filter(|policy| {
+            let spec = policy.0.as_ref().map(|policy| &policy.spec);
+            spec.is_ok_and(|spec| spec.cache_tier_ref.name == tier)
+        })
+        .map(|policy| ObjectRef::from_obj(policy.as_ref()))
+        .collect()
 }
 
 /// The tiers that name a Secret.

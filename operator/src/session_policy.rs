@@ -1,0 +1,188 @@
+//! The controller of `SessionPolicy`: dereference → judge → status. It makes no objects of its
+//! own; the tier's controller compiles what sidecars read.
+
+pub mod judge;
+
+use std::{sync::Arc, time::Duration};
+
+use crds::{CacheTier, SessionPolicy, condition::Status};
+use k8s_openapi::jiff::{Timestamp, Unit};
+use kube::{
+    Api, Resource as _, ResourceExt as _,
+    api::{ListParams, PartialObjectMeta, Patch, PatchParams},
+    core::DeserializeGuard,
+};
+use kube_runtime::controller::Action;
+use policy::names;
+use serde_json::json;
+
+use self::judge::Found;
+use crate::{
+    api_error::ApiError,
+    claim::ClaimError,
+    conditions::{self, Fact},
+    context::Ctx,
+    report,
+};
+
+/// A policy as it is watched: one that does not fit its schema is an object, not a broken watch.
+pub type Guarded = DeserializeGuard<SessionPolicy>;
+
+const SAFETY: Duration = Duration::from_mins(10);
+
+/// Why a reconcile did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A call of the API server failed.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// Its namespace may belong to another installation.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+}
+
+/// One reconcile, with its figures.
+pub async fn reconcile(object: Arc<Guarded>, ctx: Arc<Ctx>) -> Result<Action, Error> {
+    let result = Box::pin(converge(&object, &ctx)).await;
+    let word = match &result {
+        Ok(_) => "ok",
+        Err(Error::Api(error) | Error::Claim(ClaimError::Api(error))) => error.category().name(),
+        Err(Error::Claim(_)) => "claim",
+    };
+    ctx.metrics
+        .reconciles
+        .with_label_values(&["SessionPolicy", word])
+        .inc();
+    match &result {
+        Ok(_) => ctx.retries.forget(&key(&object)),
+        Err(error) => {
+            tracing::warn!(policy = key(&object), %error, "failed to reconcile");
+        }
+    }
+    result
+}
+
+/// When a failed reconcile is tried again.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the controller calls it with values"
+)]
+pub fn on_error(object: Arc<Guarded>, _: &Error, ctx: Arc<Ctx>) -> Action {
+    Action::requeue(ctx.retries.failed(&key(&object)))
+}
+
+fn key(object: &Guarded) -> String {
+    let namespace = object.namespace().unwrap_or_default();
+    format!("SessionPolicy {namespace}/{}", object.name_any())
+}
+
+async fn converge(object: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    if let Err(error) = ctx
+        .claims
+        .hold(&ctx.client, &ctx.settings, &namespace)
+        .await
+    {
+        if matches!(error, ClaimError::Taken { .. }) {
+            ctx.end(error.to_string());
+        }
+        return Err(error.into());
+    }
+    let failed = |verb, kind: &str, name: &str| {
+        let (kind, name, namespace) = (kind.to_owned(), name.to_owned(), namespace.clone());
+        move |source| ApiError {
+            verb,
+            kind,
+            namespace,
+            name,
+            source,
+        }
+    };
+    let policies: Api<Guarded> = Api::namespaced(ctx.client.clone(), &namespace);
+    let listed = policies.list(&ListParams::default()).await;
+    let listed = listed.map_err(failed("list", "SessionPolicy", ""))?;
+    let mut readable = Vec::new();
+    for policy in listed.items {
+        match policy.0 {
+            Ok(policy) => readable.push(policy),
+            Err(invalid) if invalid.metadata.name.as_deref() == Some(&name) => {
+                let message = format!(
+                    "the stored resource does not fit this version of the operator: {}; apply it again",
+                    invalid.error
+                );
+                tracing::warn!(namespace, name, message, "a SessionPolicy cannot be read");
+                return Ok(Action::requeue(SAFETY));
+            }
+            Err(_) => {}
+        }
+    }
+    let Some(policy) = readable
+        .iter()
+        .find(|policy| policy.name_any() == name && policy.meta().deletion_timestamp.is_none())
+    else {
+        return Ok(Action::await_change());
+    };
+    let tier_name = &policy.spec.cache_tier_ref.name;
+    let tiers: Api<DeserializeGuard<CacheTier>> =
+        Api::namespaced(ctx.client.clone(), &namespace);
+    let tier = tiers
+        .get_opt(tier_name)
+        .await
+        .map_err(failed("get", "CacheTier", tier_name))?;
+    let found = Found {
+        tier: tier.and_then(|tier| tier.0.ok()),
+        others: readable
+            .iter()
+            .filter(|other| other.name_any() != name)
+            .filter(|other| other.spec.cache_tier_ref.name == *tier_name)
+            .collect(),
+    };
+    let facts = judge::facts(policy, &found);
+    write(ctx, policy, facts)
+        .await
+        .map_err(failed("patch", "SessionPolicy/status", &name))?;
+    Ok(Action::requeue(SAFETY))
+}
+
+async fn write(ctx: &Ctx, policy: &SessionPolicy, facts: Vec<Fact>) -> kube::Result<()> {
+    let before = policy.status.clone().unwrap_or_default();
+    let now = Timestamp::now()
+        .round(Unit::Second)
+        .unwrap_or_else(|_| Timestamp::now())
+        .to_string();
+    let generation = policy.metadata.generation;
+    let status = Status {
+        observed_generation: generation,
+        conditions: conditions::merge(&before.conditions, facts, &[], generation, &now),
+    };
+    if status == before {
+        return Ok(());
+    }
+    let wanted = json!({
+        "apiVersion": SessionPolicy::api_version(&()),
+        "kind": SessionPolicy::kind(&()),
+        "metadata": {"name": policy.name_any(), "uid": policy.uid()},
+        "status": status,
+    });
+    let namespace = policy.namespace().unwrap_or_default();
+    let api: Api<PartialObjectMeta<SessionPolicy>> =
+        Api::namespaced(ctx.client.clone(), &namespace);
+    let params = PatchParams::apply(names::FIELD_MANAGER).force();
+    match api
+        .patch_status(&policy.name_any(), &params, &Patch::Apply(&wanted))
+        .await
+    {
+        Ok(_) => {}
+        Err(kube::Error::Api(gone)) if gone.code == 404 => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    report::changes(
+        &ctx.recorder,
+        &policy.object_ref(&()),
+        &before.conditions,
+        &status.conditions,
+    )
+    .await;
+    Ok(())
+}
+
