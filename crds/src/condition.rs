@@ -36,6 +36,10 @@ pub struct CacheTierStatus {
     /// Servers that are ready, of those that are wanted: 2/3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub servers: Option<String>,
+    /// When the tier first had a primary, in RFC 3339; from then on empty servers are a loss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub formed_at: Option<String>,
     /// The pod that is the primary now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub primary: Option<String>,

@@ -5,11 +5,13 @@
 //! becomes a condition before it becomes a retry. Level-triggered: nothing is remembered from one
 //! reconcile to the next that could not be read again.
 
+pub mod act;
 pub mod apply;
 pub mod build;
 pub mod cleanup;
 pub mod dereference;
 pub mod object_names;
+pub mod observe;
 pub mod passwords;
 pub mod plan;
 pub mod sharing;
@@ -27,6 +29,7 @@ use tokio::time::Instant;
 use self::{
     apply::Written,
     dereference::Found,
+    observe::Observed,
     passwords::Passwords,
     sharing::Sharing,
     validate::{Refusals, Servers, ValidatedTier},
@@ -55,27 +58,37 @@ pub struct Progress {
     /// What was written.
     pub written: Written,
     /// Servers that are wanted now.
-    pub wanted_pods: u32,
-    /// Those that are ready.
-    pub ready_pods: u32,
+    pub wanted_pods: usize,
+    /// What runs.
+    pub observed: Observed,
+    /// What the next steps wait for, and what did not work out, in sentences.
+    pub waits: Vec<String>,
+    /// Whether old passwords are still accepted.
+    pub overlap: bool,
 }
 
 // === impl Progress ===
 
 impl Progress {
+    /// Servers that are ready.
+    pub fn ready_pods(&self) -> usize {
+        let servers = self.observed.servers.iter();
+        servers.filter(|pod| pod.ready && !pod.going).count()
+    }
+
     /// What the tier waits for, in a sentence.
     pub fn waits(&self) -> Option<String> {
+        let mut sentences = Vec::new();
         if !self.written.waiting.is_empty() {
             let gone = self.written.waiting.join(", ");
-            return Some(format!("waiting for the end of {gone}"));
+            sentences.push(format!("waiting for the end of {gone}"));
         }
-        if self.ready_pods < self.wanted_pods {
-            return Some(format!(
-                "{} of {} servers are ready",
-                self.ready_pods, self.wanted_pods
-            ));
+        let ready = self.ready_pods();
+        if ready < self.wanted_pods {
+            sentences.push(format!("{ready} of {} servers are ready", self.wanted_pods));
         }
-        None
+        sentences.extend(self.waits.iter().cloned());
+        (!sentences.is_empty()).then(|| sentences.join("; "))
     }
 }
 
@@ -223,18 +236,37 @@ async fn bring_about(ctx: &Ctx, tier: &mut CacheTier) -> Result<Progress, Error>
         cleanup::add_finalizer(ctx, tier).await?; // client
         status::write_places(ctx, tier, sharing.places()).await?; // client
     }
-    let plan = plan::plan(&wanted); // pure
-    let passwords = match wanted.servers() {
+    let observed = observe::observe(ctx, &wanted).await?; // client
+    plan::refuse(&wanted, &observed)?; // pure
+    let mut plan = plan::plan(&wanted, &observed, &found.shards()); // pure
+    let held = match wanted.servers() {
         Some(servers) => Some(hold_passwords(ctx, tier, &wanted, servers, &found).await?), // client
         None => None,
     };
-    let resources = build::build(&wanted, &plan, passwords.as_ref()); // pure
+    let passwords = held.as_ref().map(|(passwords, _)| passwords);
+    let resources = build::build(&wanted, &plan, passwords); // pure
     let written = Box::pin(apply::apply(ctx, &wanted, sharing, resources)).await?; // client
+    let mut waits = std::mem::take(&mut plan.waits);
+    let mut overlap = false;
+    if let (Some(servers), Some((passwords, version))) = (wanted.servers(), &held) {
+        overlap = passwords.overlap();
+        let mounted = [&written.mounted[..], version.as_slice()].concat().join("-");
+        act::refresh(ctx, &wanted, &observed, &mounted).await?; // client
+        let workload = build::workload(&wanted, servers, &plan); // pure
+        let (steps, more) = plan::steps(servers, &workload, &observed); // pure
+        waits.extend(steps.iter().map(ToString::to_string));
+        waits.extend(more);
+        let steps = [std::mem::take(&mut plan.steps), steps].concat();
+        let settings = build::settings(&wanted, servers, &plan); // pure
+        waits.extend(act::act(ctx, &wanted, passwords, &settings, steps).await?); // client
+    }
     Ok(Progress {
-        wanted_pods: plan.shards.iter().map(|shard| shard.pods).sum(),
-        ready_pods: found.ready_servers(),
+        wanted_pods: plan.shards.iter().map(|shard| shard.pods as usize).sum(),
         tier: wanted,
         written,
+        observed,
+        waits,
+        overlap,
     })
 }
 
@@ -244,11 +276,12 @@ async fn hold_passwords(
     wanted: &ValidatedTier,
     servers: &Servers,
     found: &Found,
-) -> Result<Passwords, ApplyError> {
+) -> Result<(Passwords, Vec<String>), ApplyError> {
     let wish = passwords::wish(tier);
     let (passwords, write) = passwords::decide(servers, found, wish, false, &random::password);
-    apply::write_passwords(ctx, wanted, found.auth.as_ref(), write, wish).await?;
-    Ok(passwords)
+    let version =
+        apply::write_passwords(ctx, wanted, found.auth.as_ref(), write, wish).await?;
+    Ok((passwords, version.into_iter().collect()))
 }
 
 async fn read(ctx: &Ctx, namespace: &str, name: &str) -> Result<Option<Guarded>, ApiError> {

@@ -14,6 +14,7 @@ use operator::{
     cache_tier::{
         build::{Absent, Resources, Shared, build},
         dereference::Found,
+        observe::Observed,
         passwords,
         plan::plan,
         validate::{ValidatedTier, validate},
@@ -72,7 +73,11 @@ fn objects(tier: &ValidatedTier, found: &Found) -> Vec<Value> {
                 services: absent_services,
                 disruption_budgets: absent_budgets,
             },
-    } = build(tier, &plan(tier), passwords.as_ref());
+    } = build(
+        tier,
+        &plan(tier, &Observed::default(), &[]),
+        passwords.as_ref(),
+    );
     let mut objects = Vec::new();
     let mut all = |more: Value| objects.extend(more.as_array().cloned().unwrap());
     all(json!(service_accounts));

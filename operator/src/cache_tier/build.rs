@@ -23,7 +23,10 @@ use k8s_openapi::api::{
     policy::v1::PodDisruptionBudget,
 };
 
-pub use self::{redis_conf::LIVE_SETTINGS, workload::workload};
+pub use self::{
+    redis_conf::{LIVE_SETTINGS, is_settable, settings},
+    workload::{Workload, workload},
+};
 use super::{passwords::Passwords, plan::Plan, validate::ValidatedTier};
 
 /// Annotation of a shard's set: the topology that it was made for.

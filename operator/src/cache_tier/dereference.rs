@@ -51,16 +51,14 @@ pub enum Consent {
 // === impl Found ===
 
 impl Found {
-    /// Servers that are ready, by their sets.
-    pub fn ready_servers(&self) -> u32 {
-        let servers = self
-            .sets
-            .values()
-            .filter(|set| set.labels().contains_key(names::SHARD));
-        servers
-            .filter_map(|set| set.status.as_ref()?.ready_replicas)
-            .filter_map(|ready| u32::try_from(ready).ok())
-            .sum()
+    /// The shards that exist, each with the pods that its set wants.
+    pub fn shards(&self) -> Vec<(u32, u32)> {
+        let shard = |set: &StatefulSet| {
+            let number = set.labels().get(names::SHARD)?.parse().ok()?;
+            let pods = set.spec.as_ref()?.replicas?;
+            Some((number, u32::try_from(pods).ok()?))
+        };
+        self.sets.values().filter_map(shard).collect()
     }
 }
 

@@ -125,8 +125,7 @@ pub fn decide(
         }
         let next = match (user, &wanted.given_password) {
             (User::Default, Some(given)) => Some(given.clone()),
-            // One rotation at a time: a third password would drop one that is in use.
-            _ if rotate && slots.previous.is_none() => Some(generate()),
+            _ if rotate => Some(generate()),
             _ => None,
         };
         if let Some(next) = next.filter(|next| *next != slots.current) {

@@ -147,8 +147,12 @@ fn of_progress(
             now,
         ),
         servers: judge::servers(progress),
-        primary: None,
-        replicas: Vec::new(),
+        formed_at: before.formed_at.clone().or_else(|| {
+            let primary = judge::primary(progress);
+            primary.map(|_| now.to_owned())
+        }),
+        primary: judge::primary(progress),
+        replicas: judge::replicas(progress),
         sidecars: before.sidecars.clone(),
         shared_with: progress.written.sharing.places(),
         resolved: Some(resolved(wanted)),

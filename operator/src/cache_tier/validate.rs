@@ -107,7 +107,8 @@ pub struct Refusals {
 }
 
 impl Refusals {
-    fn one(reason: &'static str, sentence: impl Into<String>) -> Self {
+    /// One sentence.
+    pub fn one(reason: &'static str, sentence: impl Into<String>) -> Self {
         Self {
             reason,
             sentences: vec![sentence.into()],
@@ -193,7 +194,7 @@ pub fn validate(
         formed: tier
             .status
             .as_ref()
-            .is_some_and(|status| status.primary.is_some()),
+            .is_some_and(|status| status.formed_at.is_some()),
         owner,
         environment: resolved.environment,
         redis: resolved.redis,

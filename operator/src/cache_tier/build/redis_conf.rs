@@ -82,8 +82,14 @@ pub(super) fn is_live(name: &str) -> bool {
     LIVE_SETTINGS.binary_search(&name).is_ok()
 }
 
+/// Whether the operator gives a setting to running servers. Two belong to the agent, which raises
+/// one of them to freeze a primary.
+pub fn is_settable(name: &str) -> bool {
+    is_live(name) && !["min-replicas-to-write", "min-replicas-max-lag"].contains(&name)
+}
+
 /// All settings of a server; those of `redis.config` win.
-pub(super) fn settings(
+pub fn settings(
     tier: &ValidatedTier,
     servers: &Servers,
     plan: &Plan,

@@ -1,26 +1,54 @@
 //! What the findings of a reconcile mean as conditions. Pure.
 
+use crds::condition::{ReplicaState, ReplicaStatus};
+
 use crate::{
-    cache_tier::{Progress, validate::Behind},
+    cache_tier::{
+        Progress,
+        observe::{ObservedPod, View},
+        validate::{Behind, Servers},
+    },
     conditions::{Fact, type_},
+    instance::state::{Server, State},
 };
+
+/// A replica that is further behind is not in step.
+const NEAR: i64 = 1 << 20;
 
 /// The conditions of a tier whose objects were written.
 pub(super) fn facts(progress: &Progress) -> Vec<Fact> {
     let mut facts = Vec::new();
+    let topology = progress
+        .tier
+        .servers()
+        .map(|servers| topology(progress, servers));
     let waits = progress.waits();
-    facts.push(ready(progress, waits.as_deref()));
+    facts.push(ready(progress, waits.as_deref(), topology.as_ref()));
     facts.push(match &waits {
         Some(why) => Fact::holds(type_::RECONCILING, "UnderWay", why.clone()),
         None => Fact::fails(type_::RECONCILING, "Settled", ""),
     });
     facts.push(Fact::fails(type_::STALLED, "NotStalled", ""));
+    if let Some(topology) = topology {
+        facts.push(reachable(progress));
+        facts.push(topology);
+        facts.push(configured(progress));
+        facts.push(credentials(progress));
+        facts.extend(lost(progress));
+    }
     facts.push(rules(&progress.tier.warnings));
     facts.extend(progress.written.sharing.fact());
     facts
 }
 
-fn ready(progress: &Progress, waits: Option<&str>) -> Fact {
+fn ready(progress: &Progress, waits: Option<&str>, topology: Option<&Fact>) -> Fact {
+    if let Some(topology) = topology
+        && topology.status != crds::condition::ConditionStatus::True
+    {
+        let why = [waits.unwrap_or_default(), &topology.message];
+        let why: Vec<&str> = why.into_iter().filter(|text| !text.is_empty()).collect();
+        return Fact::fails(type_::READY, topology.reason, why.join("; "));
+    }
     if let Some(why) = waits {
         return Fact::fails(type_::READY, "UnderWay", why);
     }
@@ -43,6 +71,156 @@ fn ready(progress: &Progress, waits: Option<&str>) -> Fact {
     }
 }
 
+fn reachable(progress: &Progress) -> Fact {
+    match primary(progress) {
+        Some(pod) => Fact::holds(
+            type_::UPSTREAM_REACHABLE,
+            "PrimaryAnswers",
+            format!("{pod} is the primary"),
+        ),
+        None => Fact::fails(
+            type_::UPSTREAM_REACHABLE,
+            "NoPrimary",
+            silent(progress).join("; "),
+        ),
+    }
+}
+
+/// One primary, every replica in step, and a majority of the Sentinels.
+fn topology(progress: &Progress, servers: &Servers) -> Fact {
+    let pods = &progress.observed.servers;
+    let primaries: Vec<&str> = pods
+        .iter()
+        .filter(|pod| pod.is_primary())
+        .map(|pod| pod.name.as_str())
+        .collect();
+    let fails = |reason, why: String| Fact::fails(type_::TOPOLOGY_HEALTHY, reason, why);
+    match primaries.as_slice() {
+        [] => {
+            let mut why = vec!["no server is known to be the primary".to_owned()];
+            why.extend(silent(progress));
+            return fails("NoPrimary", why.join("; "));
+        }
+        [_] => {}
+        several => {
+            return fails("SeveralPrimaries", format!("{} say that they are the primary; the Sentinels decide which of them stays", several.join(" and ")));
+        }
+    }
+    let silent = silent(progress);
+    if !silent.is_empty() {
+        return fails("ServerUnknown", silent.join("; "));
+    }
+    let behind: Vec<&str> = pods
+        .iter()
+        .filter(|pod| !pod.is_primary() && !pod.is_in_sync())
+        .map(|pod| pod.name.as_str())
+        .collect();
+    if !behind.is_empty() {
+        return fails(
+            "ReplicaNotInSync",
+            format!("not in step with the primary: {}", behind.join(", ")),
+        );
+    }
+    let sentinels = &progress.observed.sentinels;
+    let answering = sentinels.iter().filter(|pod| pod.ready).count();
+    let wanted = servers.sentinels as usize;
+    if answering < wanted {
+        return fails(
+            "SentinelMissing",
+            format!("{answering} of {wanted} Sentinels are ready"),
+        );
+    }
+    Fact::holds(type_::TOPOLOGY_HEALTHY, "Healthy", "")
+}
+
+fn configured(progress: &Progress) -> Fact {
+    let mut differs = Vec::new();
+    for pod in &progress.observed.servers {
+        match pod.state() {
+            Some(state) if !state.config_mismatches.is_empty() => differs.push(format!(
+                "{} shows other values of {}",
+                pod.name,
+                state.config_mismatches.join(", ")
+            )),
+            Some(state) if state.config_verified => {}
+            _ => {
+                return Fact::unknown(
+                    type_::CONFIG_APPLIED,
+                    "NotVerified",
+                    format!("{} was not asked for its configuration yet", pod.name),
+                );
+            }
+        }
+    }
+    if differs.is_empty() {
+        Fact::holds(type_::CONFIG_APPLIED, "Verified", "")
+    } else {
+        Fact::fails(type_::CONFIG_APPLIED, "Differs", differs.join("; "))
+    }
+}
+
+fn credentials(progress: &Progress) -> Fact {
+    let observed = &progress.observed;
+    let states: Vec<&State> = observed
+        .servers
+        .iter()
+        .chain(&observed.sentinels)
+        .filter_map(ObservedPod::state)
+        .collect();
+    let wrong: Vec<String> = states
+        .iter()
+        .filter_map(|state| Some(format!("{}: {}", state.pod, state.credential_error.as_ref()?)))
+        .collect();
+    if !wrong.is_empty() {
+        return Fact::fails(type_::CREDENTIALS_ROTATED, "Failed", wrong.join("; "));
+    }
+    let generation = states
+        .first()
+        .and_then(|state| state.credential_generation.as_ref());
+    let pods = observed.servers.len() + observed.sentinels.len();
+    let same = states
+        .iter()
+        .all(|state| state.credential_generation.as_ref() == generation);
+    if generation.is_none() || !same || states.len() < pods {
+        return Fact::unknown(
+            type_::CREDENTIALS_ROTATED,
+            "UnderWay",
+            "not every server is known to have the current passwords yet",
+        );
+    }
+    if progress.overlap {
+        return Fact::fails(
+            type_::CREDENTIALS_ROTATED,
+            "Overlap",
+            "every server accepts the current passwords, and the previous ones still",
+        );
+    }
+    Fact::holds(type_::CREDENTIALS_ROTATED, "Current", "")
+}
+
+fn lost(progress: &Progress) -> Option<Fact> {
+    let losses: Vec<String> = progress
+        .observed
+        .servers
+        .iter()
+        .filter_map(|pod| Some(format!("{}: {}", pod.name, pod.state()?.data_lost.as_ref()?)))
+        .collect();
+    (!losses.is_empty()).then(|| Fact::holds(type_::DATA_LOST, "DataLost", losses.join("; ")))
+}
+
+/// Servers that could not be asked, and why.
+fn silent(progress: &Progress) -> Vec<String> {
+    let pods = progress.observed.servers.iter();
+    pods.filter_map(|pod| match &pod.view {
+        View::Unknown(why) => Some(format!("{}: {why}", pod.name)),
+        View::Known(state) if state.server.is_none() => {
+            Some(format!("{}: {}", pod.name, state.guard))
+        }
+        View::Known(_) => None,
+    })
+    .collect()
+}
+
 fn rules(warnings: &[String]) -> Fact {
     if warnings.is_empty() {
         Fact::holds(type_::RULES_EFFECTIVE, "AllApply", "")
@@ -51,8 +229,52 @@ fn rules(warnings: &[String]) -> Fact {
     }
 }
 
+// === figures ===
+
 /// Ready of wanted servers.
 pub(super) fn servers(progress: &Progress) -> Option<String> {
     let _ = progress.tier.servers()?;
-    Some(format!("{}/{}", progress.ready_pods, progress.wanted_pods))
+    Some(format!("{}/{}", progress.ready_pods(), progress.wanted_pods))
+}
+
+/// The one pod that is known to be the primary.
+pub(super) fn primary(progress: &Progress) -> Option<String> {
+    let mut primaries = progress
+        .observed
+        .servers
+        .iter()
+        .filter(|pod| pod.is_primary());
+    let primary = primaries.next()?;
+    primaries.next().is_none().then(|| primary.name.clone())
+}
+
+/// The other pods, and how they follow.
+pub(super) fn replicas(progress: &Progress) -> Vec<ReplicaStatus> {
+    let pods = &progress.observed.servers;
+    let newest = pods
+        .iter()
+        .find(|pod| pod.is_primary())
+        .and_then(ObservedPod::server)
+        .map(|server| server.offset);
+    pods.iter()
+        .filter(|pod| !pod.is_primary())
+        .map(|pod| ReplicaStatus {
+            pod: pod.name.clone(),
+            state: pod
+                .server()
+                .map_or(ReplicaState::Unknown, |server| follows(server, newest)),
+        })
+        .collect()
+}
+
+fn follows(server: &Server, newest: Option<i64>) -> ReplicaState {
+    if !server.link_up {
+        ReplicaState::Disconnected
+    } else if !server.synced || server.loading {
+        ReplicaState::Syncing
+    } else if newest.is_some_and(|newest| newest - server.offset > NEAR) {
+        ReplicaState::Behind
+    } else {
+        ReplicaState::InSync
+    }
 }

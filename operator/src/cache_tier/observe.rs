@@ -1,0 +1,178 @@
+//! Third step: what runs now. The pods from the API server, roles from the agent in each pod.
+//!
+//! Every answer is from this moment. A pod that does not answer is `Unknown`, with the reason, and
+//! never reads as empty or as a replica.
+
+pub mod agent;
+
+use futures_util::future::join_all;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, ResourceExt as _, api::ListParams};
+use policy::names;
+
+use super::{object_names::Component, validate::ValidatedTier};
+use crate::{
+    api_error::ApiError,
+    context::Ctx,
+    instance::state::{Role, Server, State},
+};
+
+/// The pods of a tier.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// Servers, by shard and ordinal.
+    pub servers: Vec<ObservedPod>,
+    /// Sentinels, by ordinal.
+    pub sentinels: Vec<ObservedPod>,
+}
+
+/// One pod.
+#[derive(Clone, Debug)]
+pub struct ObservedPod {
+    /// Its name.
+    pub name: String,
+    /// Its UID: what is done to a pod is done to this one only.
+    pub uid: String,
+    /// Its shard; 0 for a Sentinel.
+    pub shard: u32,
+    /// Its number in the set.
+    pub ordinal: u32,
+    /// Its address, once it has one.
+    pub address: Option<String>,
+    /// Hash of everything whose change needs a new pod, as it was made.
+    pub workload: Option<String>,
+    /// Versions of the files that it was last told to look at.
+    pub mounted: Option<String>,
+    /// Whether it is ready.
+    pub ready: bool,
+    /// Whether it is on its way out.
+    pub going: bool,
+    /// Whether its container has begun: one that has not holds no data in memory.
+    pub begun: bool,
+    /// What its agent says.
+    pub view: View,
+}
+
+/// What an agent says.
+#[derive(Clone, Debug)]
+pub enum View {
+    /// It answered just now.
+    Known(Box<State>),
+    /// It did not, and why.
+    Unknown(String),
+}
+
+// === impl ObservedPod ===
+
+impl ObservedPod {
+    /// What its agent says, if it answered.
+    pub fn state(&self) -> Option<&State> {
+        match &self.view {
+            View::Known(state) => Some(state),
+            View::Unknown(_) => None,
+        }
+    }
+
+    /// What its server says, if it answered.
+    pub fn server(&self) -> Option<&Server> {
+        self.state()?.server.as_ref()
+    }
+
+    /// Whether it is known to be a primary.
+    pub fn is_primary(&self) -> bool {
+        self.role() == Some(Role::Primary)
+    }
+
+    /// Whether it is known to be a replica.
+    pub fn is_replica(&self) -> bool {
+        self.role() == Some(Role::Replica)
+    }
+
+    /// Whether it is a replica that has what the primary has, or nearly so.
+    pub fn is_in_sync(&self) -> bool {
+        let follows = |server: &Server| server.link_up && server.synced && !server.loading;
+        self.is_replica() && self.ready && self.server().is_some_and(follows)
+    }
+
+    fn role(&self) -> Option<Role> {
+        self.server()?.role
+    }
+
+    fn of(pod: &Pod) -> Option<(Component, Self)> {
+        let name = pod.name_any();
+        let component = match pod.labels().get("app.kubernetes.io/component")?.as_str() {
+            "redis" => Component::Redis,
+            "sentinel" => Component::Sentinel,
+            _ => return None,
+        };
+        let shard = pod.labels().get(names::SHARD);
+        let status = pod.status.as_ref();
+        let ready = status
+            .and_then(|status| status.conditions.as_ref())
+            .is_some_and(|all| {
+                all.iter()
+                    .any(|one| one.type_ == "Ready" && one.status == "True")
+            });
+        let containers = status.and_then(|status| status.container_statuses.as_ref());
+        let begun = containers.into_iter().flatten().any(|container| {
+            let state = container.state.as_ref();
+            let ended = container.last_state.as_ref();
+            state.is_some_and(|state| state.running.is_some() || state.terminated.is_some())
+                || ended.is_some_and(|ended| ended.terminated.is_some())
+        });
+        let annotation = |key: &str| pod.annotations().get(key).cloned();
+        let observed = Self {
+            uid: pod.uid()?,
+            shard: shard.and_then(|shard| shard.parse().ok()).unwrap_or(0),
+            ordinal: name.rsplit_once('-')?.1.parse().ok()?,
+            address: status.and_then(|status| status.pod_ip.clone()),
+            workload: annotation(names::WORKLOAD),
+            mounted: annotation(names::MOUNTED),
+            ready,
+            going: pod.metadata.deletion_timestamp.is_some(),
+            begun,
+            view: View::Unknown("it has no address yet".to_owned()),
+            name,
+        };
+        Some((component, observed))
+    }
+}
+
+/// Looks at the pods of a tier and asks their agents.
+pub async fn observe(ctx: &Ctx, tier: &ValidatedTier) -> Result<Observed, ApiError> {
+    if tier.servers().is_none() {
+        return Ok(Observed::default());
+    }
+    let namespace = &tier.names.namespace;
+    let api: Api<Pod> = Api::namespaced(ctx.client.clone(), namespace);
+    let selector = format!("{}={}", names::TIER, tier.names.tier);
+    let listed = api.list(&ListParams::default().labels(&selector)).await;
+    let listed = listed.map_err(|source| ApiError {
+        verb: "list",
+        kind: "Pod".to_owned(),
+        namespace: namespace.clone(),
+        name: String::new(),
+        source,
+    })?;
+    let asked = listed.items.iter().filter_map(ObservedPod::of).map(
+        async |(component, mut pod): (Component, ObservedPod)| {
+            if let Some(address) = &pod.address {
+                pod.view = agent::ask(address, &pod.name, &tier.uid).await;
+            }
+            (component, pod)
+        },
+    );
+    let mut observed = Observed::default();
+    for (component, pod) in join_all(asked).await {
+        match component {
+            Component::Redis => observed.servers.push(pod),
+            Component::Sentinel => observed.sentinels.push(pod),
+            Component::SidecarConfig => {}
+        }
+    }
+    observed
+        .servers
+        .sort_by_key(|pod| (pod.shard, pod.ordinal));
+    observed.sentinels.sort_by_key(|pod| pod.ordinal);
+    Ok(observed)
+}

@@ -1,0 +1,219 @@
+//! Which pod is made anew next: replicas first, then the primary hands over, the old primary last.
+//! A pod that does not come up stops everything but its own replacement: so a revert heals. Pure.
+
+use super::{Step, unknown};
+use crate::cache_tier::{
+    build::Workload,
+    observe::{Observed, ObservedPod},
+};
+
+type Next = (Option<Step>, Option<String>);
+
+/// Sentinels: one at a time, and only while all others are ready.
+pub(super) fn sentinels(workload: &Workload, observed: &Observed) -> Next {
+    let old = |pod: &&ObservedPod| pod.workload.as_deref() != Some(&workload.sentinel);
+    let pods = &observed.sentinels;
+    if !pods.iter().any(|pod| old(&pod)) {
+        return (None, None);
+    }
+    if let Some(pod) = pods.iter().find(|pod| pod.going) {
+        return wait(format!("{} is being replaced", pod.name));
+    }
+    // One that does not run anyway goes first; then those that do.
+    let broken = pods.iter().find(|pod| old(pod) && !pod.ready);
+    if let Some(pod) = pods.iter().find(|pod| !pod.ready && !old(pod)) {
+        return wait(format!("Sentinel {} does not come up", pod.name));
+    }
+    match broken.or_else(|| pods.iter().rev().find(old)) {
+        Some(pod) => (Some(replace(pod)), None),
+        None => (None, None),
+    }
+}
+
+/// The pods of a shard.
+pub(super) fn shard(index: u32, workload: &Workload, observed: &Observed) -> Next {
+    let old = |pod: &&ObservedPod| pod.workload.as_deref() != Some(&workload.server);
+    let pods: Vec<&ObservedPod> = observed
+        .servers
+        .iter()
+        .filter(|pod| pod.shard == index)
+        .collect();
+    if !pods.iter().any(old) {
+        return (None, None);
+    }
+    if let Some(pod) = pods.iter().find(|pod| pod.going) {
+        return wait(format!("{} is being replaced", pod.name));
+    }
+    // It never ran, so nothing is lost with it; another attempt may be what heals it.
+    if let Some(pod) = pods.iter().find(|pod| old(pod) && !pod.ready && !pod.begun) {
+        return (Some(replace(pod)), None);
+    }
+    if let Some(pod) = pods.iter().find(|pod| !pod.ready && !old(pod)) {
+        return wait(format!("{} does not come up; nothing else is replaced", pod.name));
+    }
+    if let Some(why) = pods.iter().find_map(|pod| unknown(pod)) {
+        return wait(format!("not known: {why}"));
+    }
+    let primaries: Vec<&&ObservedPod> = pods.iter().filter(|pod| pod.is_primary()).collect();
+    let [primary] = primaries.as_slice() else {
+        return wait(format!(
+            "shard {index} has {} primaries; nothing is replaced",
+            primaries.len()
+        ));
+    };
+    if let Some(replica) = pods.iter().rev().find(|pod| old(pod) && !pod.is_primary()) {
+        return (Some(replace(replica)), None);
+    }
+    // Only the primary is left.
+    if pods.len() == 1 {
+        return (Some(replace(primary)), None);
+    }
+    if pods.iter().any(|pod| pod.is_in_sync()) {
+        (switch_over(primary), None)
+    } else {
+        wait(format!(
+            "{} is the primary and is replaced last: no replica is in step with it yet",
+            primary.name
+        ))
+    }
+}
+
+pub(super) fn switch_over(primary: &ObservedPod) -> Option<Step> {
+    Some(Step::SwitchOver {
+        pod: primary.name.clone(),
+        address: primary.address.clone()?,
+    })
+}
+
+fn replace(pod: &ObservedPod) -> Step {
+    Step::Replace {
+        pod: pod.name.clone(),
+        uid: pod.uid.clone(),
+    }
+}
+
+fn wait(why: String) -> Next {
+    (None, Some(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cache_tier::observe::View,
+        instance::state::{Role, Server, State},
+    };
+
+    fn state(role: Role) -> View {
+        let mut state: State = serde_json::from_value(serde_json::json!({
+            "tier": "ns/t", "uid": "u", "kind": "Server", "pod": "p", "address": "a",
+            "version": "0", "phase": "Running", "ready": true, "notReady": null, "guard": "",
+            "past": {"initialised": true, "hasData": true, "epoch": 0, "offset": 0,
+                "replicationId": "", "wasPrimary": false, "clean": true},
+            "dataLost": null, "server": null,
+            "sentinels": {"total": 3, "answering": 3, "primary": null, "epoch": 0},
+            "frozen": null, "configHash": "", "configMismatches": [], "configVerified": true,
+            "credentialGeneration": null, "credentialError": null, "lastSwitchover": null,
+            "followed": 0,
+        }))
+        .unwrap();
+        state.server = Some(Server {
+            role: Some(role),
+            synced: true,
+            link_up: true,
+            ..Server::default()
+        });
+        View::Known(Box::new(state))
+    }
+
+    fn pod(ordinal: u32, workload: &str, view: View) -> ObservedPod {
+        ObservedPod {
+            name: format!("t-shard-0-{ordinal}"),
+            uid: format!("uid-{ordinal}"),
+            shard: 0,
+            ordinal,
+            address: Some(format!("10.0.0.{ordinal}")),
+            workload: Some(workload.to_owned()),
+            mounted: None,
+            ready: true,
+            going: false,
+            begun: true,
+            view,
+        }
+    }
+
+    fn next(servers: Vec<ObservedPod>) -> Next {
+        let workload = Workload {
+            server: "new".to_owned(),
+            sentinel: "new".to_owned(),
+        };
+        let observed = Observed {
+            servers,
+            sentinels: Vec::new(),
+        };
+        shard(0, &workload, &observed)
+    }
+
+    fn replaced(next: &Next) -> Option<&str> {
+        match next {
+            (Some(Step::Replace { pod, .. }), None) => Some(pod),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn replicas_go_first_then_the_primary_hands_over_and_goes_last() {
+        let (primary, replica) = (|| state(Role::Primary), || state(Role::Replica));
+        let all_old = vec![pod(0, "old", replica()), pod(1, "old", primary()), pod(2, "old", replica())];
+        assert_eq!(replaced(&next(all_old)), Some("t-shard-0-2"));
+        let one_left = vec![pod(0, "old", replica()), pod(1, "old", primary()), pod(2, "new", replica())];
+        assert_eq!(replaced(&next(one_left)), Some("t-shard-0-0"));
+        let primary_left = vec![pod(0, "new", replica()), pod(1, "old", primary()), pod(2, "new", replica())];
+        assert!(matches!(next(primary_left), (Some(Step::SwitchOver { pod, .. }), None) if pod == "t-shard-0-1"));
+        let handed_over = vec![pod(0, "new", primary()), pod(1, "old", replica()), pod(2, "new", replica())];
+        assert_eq!(replaced(&next(handed_over)), Some("t-shard-0-1"));
+        let done = vec![pod(0, "new", primary()), pod(1, "new", replica())];
+        assert_eq!(next(done), (None, None));
+    }
+
+    #[test]
+    fn nothing_that_is_unknown_is_replaced_p8() {
+        let silent = || View::Unknown("silence".to_owned());
+        for pods in [
+            vec![pod(0, "old", state(Role::Primary)), pod(1, "old", silent())],
+            vec![pod(0, "old", silent())],
+            vec![pod(0, "old", state(Role::Primary)), pod(1, "old", state(Role::Primary))],
+            vec![pod(0, "old", state(Role::Replica)), pod(1, "old", state(Role::Replica))],
+        ] {
+            let (step, wait) = next(pods);
+            assert_eq!(step, None);
+            assert!(wait.is_some());
+        }
+    }
+
+    #[test]
+    fn the_first_pod_that_does_not_come_up_stops_the_rest_and_a_revert_heals() {
+        let mut broken = pod(1, "new", View::Unknown("no address".to_owned()));
+        broken.ready = false;
+        broken.begun = false;
+        let (step, wait) = next(vec![pod(0, "old", state(Role::Primary)), broken.clone()]);
+        assert_eq!(step, None);
+        assert!(wait.unwrap().contains("does not come up"));
+        // After the revert the broken one is the outdated one.
+        broken.workload = Some("other".to_owned());
+        let healed = next(vec![pod(0, "new", state(Role::Primary)), broken]);
+        assert_eq!(replaced(&healed), Some("t-shard-0-1"));
+    }
+
+    #[test]
+    fn a_primary_without_a_replica_in_step_stays() {
+        let View::Known(mut behind) = state(Role::Replica) else {
+            panic!("known")
+        };
+        behind.server.as_mut().unwrap().link_up = false;
+        let pods = vec![pod(0, "old", state(Role::Primary)), pod(1, "new", View::Known(behind))];
+        let (step, wait) = next(pods);
+        assert_eq!(step, None);
+        assert!(wait.unwrap().contains("in step"));
+    }
+}
