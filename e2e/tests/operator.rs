@@ -14,7 +14,9 @@ use std::{path::Path, time::Duration};
 
 use e2e::{
     environment::available,
-    kubernetes::{ControlPlane, eventually, eventually_within, new_namespace, service_account_token},
+    kubernetes::{
+        ControlPlane, eventually, eventually_within, new_namespace, service_account_token,
+    },
 };
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -64,7 +66,12 @@ async fn each_topology_makes_its_objects_and_says_what_it_waits_for() {
     };
     let client = plane.client().await;
     for (redis, wanted, ready, reason) in [
-        (json!({"topology": "None"}), vec!["ConfigMap/t-sidecar"], "True", "MemoryOnly"),
+        (
+            json!({"topology": "None"}),
+            vec!["ConfigMap/t-sidecar"],
+            "True",
+            "MemoryOnly",
+        ),
         (
             json!({"topology": "External", "external": {"urlSecretRef": {"name": "r"}}}),
             vec!["ConfigMap/t-sidecar", "Secret/t-sidecar"],
@@ -80,7 +87,12 @@ async fn each_topology_makes_its_objects_and_says_what_it_waits_for() {
         let _operator = Operator::start(plane.access(), &namespace, ALL).await;
         tier(&client, &namespace, "t", redis).await;
         let found = wait_for_objects(&client, &namespace, "t", &wanted).await;
-        condition(&client, (&namespace, "CacheTier", "t"), ("Ready", ready, reason)).await;
+        condition(
+            &client,
+            (&namespace, "CacheTier", "t"),
+            ("Ready", ready, reason),
+        )
+        .await;
         for (name, object) in &found {
             let owners = object.metadata.owner_references.as_ref().unwrap();
             assert_eq!(owners[0].kind, "CacheTier", "{name}");
@@ -88,7 +100,10 @@ async fn each_topology_makes_its_objects_and_says_what_it_waits_for() {
         }
         let config = found["ConfigMap/t-sidecar"].data["data"]["sidecar.yaml"].as_str();
         let config = policy::SidecarConfig::from_yaml(config.unwrap()).unwrap();
-        assert_eq!((config.tier, config.generation), (format!("{namespace}/t"), 1));
+        assert_eq!(
+            (config.tier, config.generation),
+            (format!("{namespace}/t"), 1)
+        );
     }
 }
 
@@ -134,16 +149,24 @@ async fn every_owned_object_that_is_edited_or_deleted_is_repaired() {
         api.patch(object, &PatchParams::default(), &patch)
             .await
             .unwrap();
-        eventually_within(Duration::from_secs(30), &format!("{name} is repaired"), || async {
-            let now = api.get_opt(object).await.unwrap()?;
-            (comparable(&now) == wanted).then_some(())
-        })
+        eventually_within(
+            Duration::from_secs(30),
+            &format!("{name} is repaired"),
+            || async {
+                let now = api.get_opt(object).await.unwrap()?;
+                (comparable(&now) == wanted).then_some(())
+            },
+        )
         .await;
         api.delete(object, &DeleteParams::default()).await.unwrap();
-        eventually_within(Duration::from_secs(30), &format!("{name} is made anew"), || async {
-            let now = api.get_opt(object).await.unwrap()?;
-            (now.metadata.uid != before.metadata.uid).then_some(())
-        })
+        eventually_within(
+            Duration::from_secs(30),
+            &format!("{name} is made anew"),
+            || async {
+                let now = api.get_opt(object).await.unwrap()?;
+                (now.metadata.uid != before.metadata.uid).then_some(())
+            },
+        )
         .await;
     }
 }
@@ -155,12 +178,18 @@ async fn a_hundred_reconciles_of_a_settled_tier_write_nothing_and_keep_fields_of
         return;
     };
     let client = plane.client().await;
-    for redis in [json!({"topology": "None"}), json!({"topology": "Replicated", "memory": "1000M"})] {
+    for redis in [
+        json!({"topology": "None"}),
+        json!({"topology": "Replicated", "memory": "1000M"}),
+    ] {
         let namespace = new_namespace(&client, "settled").await;
         let operator = Operator::start(plane.access(), &namespace, ALL).await;
         tier(&client, &namespace, "t", redis).await;
         eventually("the status is written", || async {
-            let tier = api(&client, "CacheTier", &namespace).get("t").await.unwrap();
+            let tier = api(&client, "CacheTier", &namespace)
+                .get("t")
+                .await
+                .unwrap();
             tier.data["status"]["observedGeneration"].as_i64()
         })
         .await;
@@ -173,7 +202,9 @@ async fn a_hundred_reconciles_of_a_settled_tier_write_nothing_and_keep_fields_of
             theirs["apiVersion"] = resource.api_version.into();
             theirs["kind"] = kind.into();
             let api = api(&client, kind, &namespace);
-            api.patch(name, &params, &Patch::Apply(&theirs)).await.unwrap();
+            api.patch(name, &params, &Patch::Apply(&theirs))
+                .await
+                .unwrap();
         }
         // What the marks themselves set off has come to its end.
         eventually("it is quiet", || async {
@@ -198,7 +229,11 @@ async fn a_hundred_reconciles_of_a_settled_tier_write_nothing_and_keep_fields_of
         assert_eq!(operator.counter.count() - before, 0, "writes");
         for (name, object) in objects(&client, &namespace, "t").await {
             let labels = object.metadata.labels.unwrap();
-            assert_eq!(labels.get("team").map(String::as_str), Some("shop"), "{name}");
+            assert_eq!(
+                labels.get("team").map(String::as_str),
+                Some("shop"),
+                "{name}"
+            );
         }
     }
 }
@@ -219,8 +254,13 @@ async fn killed_at_any_write_it_comes_to_the_same_end() {
             if operator.counter.count() > limit {
                 return Some(false);
             }
-            let tier = api(&client, "CacheTier", &namespace).get("t").await.unwrap();
-            tier.data["status"]["observedGeneration"].as_i64().map(|_| true)
+            let tier = api(&client, "CacheTier", &namespace)
+                .get("t")
+                .await
+                .unwrap();
+            tier.data["status"]["observedGeneration"]
+                .as_i64()
+                .map(|_| true)
         })
         .await;
         drop(operator);
@@ -229,7 +269,9 @@ async fn killed_at_any_write_it_comes_to_the_same_end() {
         }
         kills += 1;
         let passwords = |objects: &std::collections::BTreeMap<String, DynamicObject>| {
-            objects.get("Secret/t-auth").map(|secret| secret.data["data"].clone())
+            objects
+                .get("Secret/t-auth")
+                .map(|secret| secret.data["data"].clone())
         };
         let before = passwords(&objects(&client, &namespace, "t").await);
         let _next = Operator::start(plane.access(), &namespace, ALL).await;
@@ -237,7 +279,12 @@ async fn killed_at_any_write_it_comes_to_the_same_end() {
         if before.is_some() {
             assert_eq!(passwords(&found), before, "passwords are never made anew");
         }
-        condition(&client, (&namespace, "CacheTier", "t"), ("Stalled", "False", "")).await;
+        condition(
+            &client,
+            (&namespace, "CacheTier", "t"),
+            ("Stalled", "False", ""),
+        )
+        .await;
     }
     assert!(kills >= 16, "{kills}");
 }
@@ -264,7 +311,10 @@ async fn a_tier_that_changed_equals_one_that_is_new() {
         for (generation, redis) in (1..).zip(steps) {
             tier(&client, &namespace, "t", redis).await;
             eventually("the generation was seen", || async {
-                let tier = api(&client, "CacheTier", &namespace).get("t").await.unwrap();
+                let tier = api(&client, "CacheTier", &namespace)
+                    .get("t")
+                    .await
+                    .unwrap();
                 (tier.data["status"]["observedGeneration"] == generation).then_some(())
             })
             .await;
@@ -275,7 +325,13 @@ async fn a_tier_that_changed_equals_one_that_is_new() {
             .map(|(name, object)| {
                 let mut content = content(object);
                 if name.starts_with("Secret/") {
-                    content = json!(content["data"].as_object().unwrap().keys().collect::<Vec<_>>());
+                    content = json!(
+                        content["data"]
+                            .as_object()
+                            .unwrap()
+                            .keys()
+                            .collect::<Vec<_>>()
+                    );
                 }
                 // What the API server chooses, and hashes over names and generations.
                 for field in ["clusterIP", "clusterIPs"] {
@@ -287,7 +343,9 @@ async fn a_tier_that_changed_equals_one_that_is_new() {
                     annotations.remove("pannier.dev/applied");
                 }
                 let text = content.to_string().replace(&namespace, "NS");
-                let uid = object.metadata.owner_references.as_ref().unwrap()[0].uid.clone();
+                let uid = object.metadata.owner_references.as_ref().unwrap()[0]
+                    .uid
+                    .clone();
                 format!("{name}: {}", text.replace(&uid, "UID"))
                     .replace("generation: 2", "generation: 1")
             })
@@ -322,17 +380,33 @@ async fn what_is_wrong_is_a_condition_and_heals_when_it_is_put_right() {
     let place = (namespace.as_str(), "CacheTier", long.as_str());
     condition(&client, place, ("Stalled", "True", "InvalidName")).await;
 
-    tier(&client, &namespace, "cluster", json!({"topology": "Cluster"})).await;
+    tier(
+        &client,
+        &namespace,
+        "cluster",
+        json!({"topology": "Cluster"}),
+    )
+    .await;
     let place = (namespace.as_str(), "CacheTier", "cluster");
     let message = condition(&client, place, ("Stalled", "True", "NotAvailableYet")).await;
     assert!(message.contains("Replicated"), "{message}");
 
-    apply(&client, &namespace, "ConfigMap", "taken-sidecar", json!({"data": {"a": "b"}})).await;
+    apply(
+        &client,
+        &namespace,
+        "ConfigMap",
+        "taken-sidecar",
+        json!({"data": {"a": "b"}}),
+    )
+    .await;
     tier(&client, &namespace, "taken", json!({"topology": "None"})).await;
     let place = (namespace.as_str(), "CacheTier", "taken");
     let message = condition(&client, place, ("Stalled", "True", "NameTaken")).await;
     assert!(message.contains("taken-sidecar"), "{message}");
-    let theirs = api(&client, "ConfigMap", &namespace).get("taken-sidecar").await.unwrap();
+    let theirs = api(&client, "ConfigMap", &namespace)
+        .get("taken-sidecar")
+        .await
+        .unwrap();
     assert_eq!(theirs.data["data"], json!({"a": "b"}), "never taken over");
 }
 
@@ -347,7 +421,10 @@ async fn the_rights_of_the_manifests_suffice_and_a_missing_one_is_a_condition() 
     for file in ["namespace.yaml", "cluster.yaml"] {
         kubectl_apply(plane, &rbac.join(file));
     }
-    for (role, ready) in [("pannier-operator", true), ("pannier-operator-copies", false)] {
+    for (role, ready) in [
+        ("pannier-operator", true),
+        ("pannier-operator-copies", false),
+    ] {
         let namespace = new_namespace(&client, "rights").await;
         apply(&client, &namespace, "ServiceAccount", "op", json!({})).await;
         let account = format!("--serviceaccount={namespace}:op");
@@ -397,7 +474,10 @@ async fn cluster_role(client: &kube::Client, name: &str, rest: Value) {
     role["kind"] = "ClusterRole".into();
     role["metadata"]["name"] = name.into();
     let params = PatchParams::apply("person").force();
-    roles.patch(name, &params, &Patch::Apply(&role)).await.unwrap();
+    roles
+        .patch(name, &params, &Patch::Apply(&role))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -422,13 +502,18 @@ async fn of_two_installations_with_one_namespace_the_second_says_so_and_stops() 
         "metadata": {"name": "pannier-operator"}, "spec": {"holderIdentity": "test"},
     });
     let params = PatchParams::apply("test");
-    leases.patch("pannier-operator", &params, &Patch::Apply(&lease)).await.unwrap();
-    let mut second =
-        Operator::start_as(plane.access(), settings("another", &namespace), ALL).await;
+    leases
+        .patch("pannier-operator", &params, &Patch::Apply(&lease))
+        .await
+        .unwrap();
+    let mut second = Operator::start_as(plane.access(), settings("another", &namespace), ALL).await;
     let reason = tokio::time::timeout(Duration::from_secs(20), second.stopped.recv())
         .await
         .unwrap()
         .unwrap();
-    assert!(reason.contains(&format!("{namespace}/pannier-operator")), "{reason}");
+    assert!(
+        reason.contains(&format!("{namespace}/pannier-operator")),
+        "{reason}"
+    );
     assert_eq!(second.counter.count(), 0, "it has written nothing");
 }

@@ -250,7 +250,9 @@ async fn bring_about(ctx: &Ctx, tier: &mut CacheTier) -> Result<Progress, Error>
     let mut overlap = false;
     if let (Some(servers), Some((passwords, version))) = (wanted.servers(), &held) {
         overlap = passwords.overlap();
-        let mounted = [&written.mounted[..], version.as_slice()].concat().join("-");
+        let mounted = [&written.mounted[..], version.as_slice()]
+            .concat()
+            .join("-");
         act::refresh(ctx, &wanted, &observed, &mounted).await?; // client
         let workload = build::workload(&wanted, servers, &plan); // pure
         let (steps, more) = plan::steps(servers, &workload, &observed); // pure
@@ -279,8 +281,7 @@ async fn hold_passwords(
 ) -> Result<(Passwords, Vec<String>), ApplyError> {
     let wish = passwords::wish(tier);
     let (passwords, write) = passwords::decide(servers, found, wish, false, &random::password);
-    let version =
-        apply::write_passwords(ctx, wanted, found.auth.as_ref(), write, wish).await?;
+    let version = apply::write_passwords(ctx, wanted, found.auth.as_ref(), write, wish).await?;
     Ok((passwords, version.into_iter().collect()))
 }
 

@@ -217,9 +217,8 @@ fn cache_tiers(ctx: &Arc<Ctx>, scope: Option<&str>) -> impl Future<Output = ()> 
 
 fn session_policies(ctx: &Arc<Ctx>, scope: Option<&str>) -> impl Future<Output = ()> + use<> {
     let any = || watcher::Config::default().any_semantic();
-    let controller =
-        Controller::new(api::<session_policy::Guarded>(ctx, scope), any())
-            .with_config(Config::default().concurrency(CONCURRENCY));
+    let controller = Controller::new(api::<session_policy::Guarded>(ctx, scope), any())
+        .with_config(Config::default().concurrency(CONCURRENCY));
     let policies = controller.store();
     let siblings = policies.clone();
     controller

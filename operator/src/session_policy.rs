@@ -123,8 +123,7 @@ async fn converge(object: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
         return Ok(Action::await_change());
     };
     let tier_name = &policy.spec.cache_tier_ref.name;
-    let tiers: Api<DeserializeGuard<CacheTier>> =
-        Api::namespaced(ctx.client.clone(), &namespace);
+    let tiers: Api<DeserializeGuard<CacheTier>> = Api::namespaced(ctx.client.clone(), &namespace);
     let tier = tiers
         .get_opt(tier_name)
         .await
@@ -185,4 +184,3 @@ async fn write(ctx: &Ctx, policy: &SessionPolicy, facts: Vec<Fact>) -> kube::Res
     .await;
     Ok(())
 }
-

@@ -170,7 +170,10 @@ pub fn resource(kind: &str) -> ApiResource {
         "ServiceAccount" => ("", "v1", "serviceaccounts"),
         other => panic!("{other}"),
     };
-    ApiResource::from_gvk_with_plural(&kube::core::GroupVersionKind::gvk(group, version, kind), plural)
+    ApiResource::from_gvk_with_plural(
+        &kube::core::GroupVersionKind::gvk(group, version, kind),
+        plural,
+    )
 }
 
 pub fn api(client: &Client, kind: &str, namespace: &str) -> Api<DynamicObject> {

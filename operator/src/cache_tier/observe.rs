@@ -170,9 +170,7 @@ pub async fn observe(ctx: &Ctx, tier: &ValidatedTier) -> Result<Observed, ApiErr
             Component::SidecarConfig => {}
         }
     }
-    observed
-        .servers
-        .sort_by_key(|pod| (pod.shard, pod.ordinal));
+    observed.servers.sort_by_key(|pod| (pod.shard, pod.ordinal));
     observed.sentinels.sort_by_key(|pod| pod.ordinal);
     Ok(observed)
 }

@@ -147,7 +147,11 @@ fn shrink(index: u32, has: u32, wanted: u32, observed: &Observed, plan: &mut Pla
 
 /// What is to be done about running pods, once the objects are written: at most one pod is taken
 /// down at a time.
-pub fn steps(servers: &Servers, workload: &Workload, observed: &Observed) -> (Vec<Step>, Vec<String>) {
+pub fn steps(
+    servers: &Servers,
+    workload: &Workload,
+    observed: &Observed,
+) -> (Vec<Step>, Vec<String>) {
     let mut steps = configure(workload, observed);
     let mut waits = Vec::new();
     let (step, wait) = roll::sentinels(workload, observed);

@@ -52,9 +52,17 @@ pub fn facts(policy: &SessionPolicy, found: &Found<'_>) -> Vec<Fact> {
             )
         }
         None => (
-            Fact::holds(type_::READY, "Bound", format!("bound to CacheTier {name:?}")),
+            Fact::holds(
+                type_::READY,
+                "Bound",
+                format!("bound to CacheTier {name:?}"),
+            ),
             Fact::fails(type_::STALLED, "NotStalled", ""),
-            Fact::holds(type_::BOUND, "Bound", format!("bound to CacheTier {name:?}")),
+            Fact::holds(
+                type_::BOUND,
+                "Bound",
+                format!("bound to CacheTier {name:?}"),
+            ),
             others(policy, found),
         ),
     };
@@ -104,7 +112,9 @@ fn evictable(tier: &CacheTier) -> Fact {
         (Topology::None, _) => Fact::holds(
             type_::SESSIONS_EVICTABLE,
             "MemoryOnly",
-            format!("CacheTier {name:?} has no Redis: sessions are in the memory of one sidecar and end with it"),
+            format!(
+                "CacheTier {name:?} has no Redis: sessions are in the memory of one sidecar and end with it"
+            ),
         ),
         (Topology::External, _) => Fact::unknown(
             type_::SESSIONS_EVICTABLE,
@@ -123,12 +133,16 @@ fn evictable(tier: &CacheTier) -> Fact {
         ) => Fact::holds(
             type_::SESSIONS_EVICTABLE,
             "VolatilePolicy",
-            format!("sessions have a TTL, and CacheTier {name:?} removes keys with a TTL when its memory is full; set redis.maxmemoryPolicy to noeviction to keep them"),
+            format!(
+                "sessions have a TTL, and CacheTier {name:?} removes keys with a TTL when its memory is full; set redis.maxmemoryPolicy to noeviction to keep them"
+            ),
         ),
         _ => Fact::holds(
             type_::SESSIONS_EVICTABLE,
             "AllkeysPolicy",
-            format!("CacheTier {name:?} removes any key when its memory is full, sessions too; set redis.maxmemoryPolicy to noeviction to keep them"),
+            format!(
+                "CacheTier {name:?} removes any key when its memory is full, sessions too; set redis.maxmemoryPolicy to noeviction to keep them"
+            ),
         ),
     }
 }
@@ -158,7 +172,11 @@ mod tests {
     }
 
     fn find(facts: &[Fact], type_: &str) -> Fact {
-        facts.iter().find(|fact| fact.type_ == type_).unwrap().clone()
+        facts
+            .iter()
+            .find(|fact| fact.type_ == type_)
+            .unwrap()
+            .clone()
     }
 
     #[test]
@@ -166,7 +184,10 @@ mod tests {
         let old = policy("old", "2026-01-01T00:00:00Z");
         let new = policy("new", "2026-01-02T00:00:00Z");
         let tier = tier(&json!({"topology": "None"}));
-        let seen = |others| Found { tier: Some(tier.clone()), others };
+        let seen = |others| Found {
+            tier: Some(tier.clone()),
+            others,
+        };
         let of_old = facts(&old, &seen(vec![&new]));
         assert_eq!(find(&of_old, type_::READY).status, ConditionStatus::True);
         assert!(find(&of_old, type_::CONFLICT).message.contains("new"));
@@ -179,16 +200,28 @@ mod tests {
     #[test]
     fn a_policy_without_its_tier_is_stalled_and_one_with_it_tells_what_may_go() {
         let policy = policy("p", "2026-01-01T00:00:00Z");
-        let none = Found { tier: None, others: Vec::new() };
+        let none = Found {
+            tier: None,
+            others: Vec::new(),
+        };
         let stalled = find(&facts(&policy, &none), type_::STALLED);
         assert_eq!(stalled.status, ConditionStatus::True);
         for (redis, status) in [
             (json!({"topology": "Standalone"}), ConditionStatus::True),
-            (json!({"topology": "Standalone", "maxmemoryPolicy": "volatile-ttl"}), ConditionStatus::True),
-            (json!({"topology": "Standalone", "maxmemoryPolicy": "noeviction"}), ConditionStatus::False),
+            (
+                json!({"topology": "Standalone", "maxmemoryPolicy": "volatile-ttl"}),
+                ConditionStatus::True,
+            ),
+            (
+                json!({"topology": "Standalone", "maxmemoryPolicy": "noeviction"}),
+                ConditionStatus::False,
+            ),
             (json!({"topology": "External"}), ConditionStatus::Unknown),
         ] {
-            let found = Found { tier: Some(tier(&redis)), others: Vec::new() };
+            let found = Found {
+                tier: Some(tier(&redis)),
+                others: Vec::new(),
+            };
             let evictable = find(&facts(&policy, &found), type_::SESSIONS_EVICTABLE);
             assert_eq!(evictable.status, status, "{redis}");
         }

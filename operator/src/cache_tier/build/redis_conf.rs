@@ -89,11 +89,7 @@ pub fn is_settable(name: &str) -> bool {
 }
 
 /// All settings of a server; those of `redis.config` win.
-pub fn settings(
-    tier: &ValidatedTier,
-    servers: &Servers,
-    plan: &Plan,
-) -> BTreeMap<String, String> {
+pub fn settings(tier: &ValidatedTier, servers: &Servers, plan: &Plan) -> BTreeMap<String, String> {
     let mut settings = BTreeMap::new();
     let mut set = |name: &str, value: String| {
         settings.insert(name.to_owned(), value);

@@ -76,7 +76,9 @@ async fn send(
     if let Some(password) = password {
         request = request.header(AUTHORIZATION, format!("Bearer {password}"));
     }
-    let request = request.body(Empty::<Bytes>::new()).map_err(|e| failed(&e))?;
+    let request = request
+        .body(Empty::<Bytes>::new())
+        .map_err(|e| failed(&e))?;
     let exchange = async {
         let response = sender.send_request(request).await.map_err(|e| failed(&e))?;
         let status = response.status();

@@ -49,7 +49,10 @@ pub(super) fn shard(index: u32, workload: &Workload, observed: &Observed) -> Nex
         return (Some(replace(pod)), None);
     }
     if let Some(pod) = pods.iter().find(|pod| !pod.ready && !old(pod)) {
-        return wait(format!("{} does not come up; nothing else is replaced", pod.name));
+        return wait(format!(
+            "{} does not come up; nothing else is replaced",
+            pod.name
+        ));
     }
     if let Some(why) = pods.iter().find_map(|pod| unknown(pod)) {
         return wait(format!("not known: {why}"));
@@ -164,13 +167,31 @@ mod tests {
     #[test]
     fn replicas_go_first_then_the_primary_hands_over_and_goes_last() {
         let (primary, replica) = (|| state(Role::Primary), || state(Role::Replica));
-        let all_old = vec![pod(0, "old", replica()), pod(1, "old", primary()), pod(2, "old", replica())];
+        let all_old = vec![
+            pod(0, "old", replica()),
+            pod(1, "old", primary()),
+            pod(2, "old", replica()),
+        ];
         assert_eq!(replaced(&next(all_old)), Some("t-shard-0-2"));
-        let one_left = vec![pod(0, "old", replica()), pod(1, "old", primary()), pod(2, "new", replica())];
+        let one_left = vec![
+            pod(0, "old", replica()),
+            pod(1, "old", primary()),
+            pod(2, "new", replica()),
+        ];
         assert_eq!(replaced(&next(one_left)), Some("t-shard-0-0"));
-        let primary_left = vec![pod(0, "new", replica()), pod(1, "old", primary()), pod(2, "new", replica())];
-        assert!(matches!(next(primary_left), (Some(Step::SwitchOver { pod, .. }), None) if pod == "t-shard-0-1"));
-        let handed_over = vec![pod(0, "new", primary()), pod(1, "old", replica()), pod(2, "new", replica())];
+        let primary_left = vec![
+            pod(0, "new", replica()),
+            pod(1, "old", primary()),
+            pod(2, "new", replica()),
+        ];
+        assert!(
+            matches!(next(primary_left), (Some(Step::SwitchOver { pod, .. }), None) if pod == "t-shard-0-1")
+        );
+        let handed_over = vec![
+            pod(0, "new", primary()),
+            pod(1, "old", replica()),
+            pod(2, "new", replica()),
+        ];
         assert_eq!(replaced(&next(handed_over)), Some("t-shard-0-1"));
         let done = vec![pod(0, "new", primary()), pod(1, "new", replica())];
         assert_eq!(next(done), (None, None));
@@ -182,8 +203,14 @@ mod tests {
         for pods in [
             vec![pod(0, "old", state(Role::Primary)), pod(1, "old", silent())],
             vec![pod(0, "old", silent())],
-            vec![pod(0, "old", state(Role::Primary)), pod(1, "old", state(Role::Primary))],
-            vec![pod(0, "old", state(Role::Replica)), pod(1, "old", state(Role::Replica))],
+            vec![
+                pod(0, "old", state(Role::Primary)),
+                pod(1, "old", state(Role::Primary)),
+            ],
+            vec![
+                pod(0, "old", state(Role::Replica)),
+                pod(1, "old", state(Role::Replica)),
+            ],
         ] {
             let (step, wait) = next(pods);
             assert_eq!(step, None);
@@ -211,7 +238,10 @@ mod tests {
             panic!("known")
         };
         behind.server.as_mut().unwrap().link_up = false;
-        let pods = vec![pod(0, "old", state(Role::Primary)), pod(1, "new", View::Known(behind))];
+        let pods = vec![
+            pod(0, "old", state(Role::Primary)),
+            pod(1, "new", View::Known(behind)),
+        ];
         let (step, wait) = next(pods);
         assert_eq!(step, None);
         assert!(wait.unwrap().contains("in step"));

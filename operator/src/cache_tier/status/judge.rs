@@ -103,7 +103,13 @@ fn topology(progress: &Progress, servers: &Servers) -> Fact {
         }
         [_] => {}
         several => {
-            return fails("SeveralPrimaries", format!("{} say that they are the primary; the Sentinels decide which of them stays", several.join(" and ")));
+            return fails(
+                "SeveralPrimaries",
+                format!(
+                    "{} say that they are the primary; the Sentinels decide which of them stays",
+                    several.join(" and ")
+                ),
+            );
         }
     }
     let silent = silent(progress);
@@ -169,7 +175,13 @@ fn credentials(progress: &Progress) -> Fact {
         .collect();
     let wrong: Vec<String> = states
         .iter()
-        .filter_map(|state| Some(format!("{}: {}", state.pod, state.credential_error.as_ref()?)))
+        .filter_map(|state| {
+            Some(format!(
+                "{}: {}",
+                state.pod,
+                state.credential_error.as_ref()?
+            ))
+        })
         .collect();
     if !wrong.is_empty() {
         return Fact::fails(type_::CREDENTIALS_ROTATED, "Failed", wrong.join("; "));
@@ -203,7 +215,13 @@ fn lost(progress: &Progress) -> Option<Fact> {
         .observed
         .servers
         .iter()
-        .filter_map(|pod| Some(format!("{}: {}", pod.name, pod.state()?.data_lost.as_ref()?)))
+        .filter_map(|pod| {
+            Some(format!(
+                "{}: {}",
+                pod.name,
+                pod.state()?.data_lost.as_ref()?
+            ))
+        })
         .collect();
     (!losses.is_empty()).then(|| Fact::holds(type_::DATA_LOST, "DataLost", losses.join("; ")))
 }
@@ -234,7 +252,11 @@ fn rules(warnings: &[String]) -> Fact {
 /// Ready of wanted servers.
 pub(super) fn servers(progress: &Progress) -> Option<String> {
     let _ = progress.tier.servers()?;
-    Some(format!("{}/{}", progress.ready_pods(), progress.wanted_pods))
+    Some(format!(
+        "{}/{}",
+        progress.ready_pods(),
+        progress.wanted_pods
+    ))
 }
 
 /// The one pod that is known to be the primary.
