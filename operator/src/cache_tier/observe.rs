@@ -154,14 +154,13 @@ pub async fn observe(ctx: &Ctx, tier: &ValidatedTier) -> Result<Observed, ApiErr
         name: String::new(),
         source,
     })?;
-    let asked = listed.items.iter().filter_map(ObservedPod::of).map(
-        async |(component, mut pod): (Component, ObservedPod)| {
-            if let Some(address) = &pod.address {
-                pod.view = agent::ask(address, &pod.name, &tier.uid).await;
-            }
-            (component, pod)
-        },
-    );
+    let pods = listed.items.iter().filter_map(ObservedPod::of);
+    let asked = pods.map(|(component, mut pod)| async move {
+        if let Some(address) = &pod.address {
+            pod.view = agent::ask(address, &pod.name, &tier.uid).await;
+        }
+        (component, pod)
+    });
     let mut observed = Observed::default();
     for (component, pod) in join_all(asked).await {
         match component {

@@ -54,7 +54,7 @@ pub(super) fn shard(index: u32, workload: &Workload, observed: &Observed) -> Nex
             pod.name
         ));
     }
-    if let Some(why) = pods.iter().find_map(|pod| unknown(pod)) {
+    if let Some(why) = pods.iter().copied().find_map(unknown) {
         return wait(format!("not known: {why}"));
     }
     let primaries: Vec<&&ObservedPod> = pods.iter().filter(|pod| pod.is_primary()).collect();
