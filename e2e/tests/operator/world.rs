@@ -72,6 +72,8 @@ impl<S> Service<Request<Body>> for Counted<S>
 where
     S: Service<Request<Body>>,
     S::Future: Send + 'static,
+    S::Response: 'static,
+    S::Error: 'static,
 {
     type Response = S::Response;
     type Error = S::Error;
