@@ -10,7 +10,7 @@ use std::fmt::Debug;
 use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{
     Api, Client, Resource, ResourceExt as _,
-    api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
 };
 use policy::names;
 use serde::{Serialize, de::DeserializeOwned};
@@ -163,11 +163,19 @@ impl Applier<'_> {
             wanted["metadata"]["uid"] = live.uid().into();
         }
         let params = PatchParams::apply(names::FIELD_MANAGER).force();
-        let object = self
+        let patched = self
             .api::<K>()
             .patch(&name, &params, &Patch::Apply(&wanted))
-            .await
-            .map_err(|source| self.failed::<K>("patch", &name, source))?;
+            .await;
+        let object = match (patched, &live) {
+            (Ok(object), _) => object,
+            // An edit may have left entries in a list that cannot stand beside ours, such as a
+            // port of the same name: then the lists become ours alone.
+            (Err(kube::Error::Api(status)), Some(live)) if status.code == 422 => {
+                self.replace(live, &wanted).await?
+            }
+            (Err(source), _) => return Err(self.failed::<K>("patch", &name, source).into()),
+        };
         tracing::info!(
             kind = %K::kind(&()), namespace = self.namespace, name,
             created = live.is_none(), "applied"
@@ -176,6 +184,22 @@ impl Applier<'_> {
             None => Applied::Created(object),
             Some(_) => Applied::Changed(object),
         })
+    }
+
+    /// Writes the object as it was read, with what is wanted laid over it.
+    async fn replace<K: Child>(&self, live: &K, wanted: &Value) -> Result<K, ApiError> {
+        let name = live.name_any();
+        let mut merged = to_json(live);
+        compare::lay_over(&mut merged, wanted);
+        let failed = |source| self.failed::<K>("update", &name, source);
+        let merged: K = serde_json::from_value(merged)
+            .map_err(|error| failed(kube::Error::SerdeError(error)))?;
+        let params = PostParams {
+            field_manager: Some(names::FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        let replaced = self.api::<K>().replace(&name, &params, &merged).await;
+        replaced.map_err(failed)
     }
 
     /// Deletes the object of that name if it is ours. Never one that changed since it was read.

@@ -20,6 +20,7 @@ use kube::{
 use kube_runtime::{
     Config, Controller,
     reflector::{ObjectRef, Store},
+    utils::Backoff,
     watcher,
 };
 use policy::names;
@@ -153,6 +154,22 @@ async fn signal() {
 
 // === controllers ===
 
+/// The pause after a watch failed. It holds up all watches of a controller, so it is short and does
+/// not grow: one missing right must not make every change wait.
+struct Steady;
+
+impl Iterator for Steady {
+    type Item = std::time::Duration;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(std::time::Duration::from_millis(500))
+    }
+}
+
+impl Backoff for Steady {
+    fn reset(&mut self) {}
+}
+
 /// All controllers; ends when one of them does.
 pub async fn controllers(ctx: &Arc<Ctx>) {
     let scopes: Vec<Option<&str>> = match &ctx.settings.scope {
@@ -189,7 +206,8 @@ fn cache_tiers(ctx: &Arc<Ctx>, scope: Option<&str>) -> impl Future<Output = ()> 
     };
     let any = || watcher::Config::default().any_semantic();
     let controller = Controller::new(api::<Guarded>(ctx, scope), any())
-        .with_config(Config::default().concurrency(CONCURRENCY));
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .trigger_backoff(Steady);
     let store = controller.store();
     let secrets = store.clone();
     controller
@@ -218,7 +236,8 @@ fn cache_tiers(ctx: &Arc<Ctx>, scope: Option<&str>) -> impl Future<Output = ()> 
 fn session_policies(ctx: &Arc<Ctx>, scope: Option<&str>) -> impl Future<Output = ()> + use<> {
     let any = || watcher::Config::default().any_semantic();
     let controller = Controller::new(api::<session_policy::Guarded>(ctx, scope), any())
-        .with_config(Config::default().concurrency(CONCURRENCY));
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .trigger_backoff(Steady);
     let policies = controller.store();
     let siblings = policies.clone();
     controller

@@ -37,6 +37,18 @@ fn covers_list(live: &[Value], wanted: &[Value]) -> bool {
     }
 }
 
+/// Lays what is wanted over an object: fields of others stay, lists become ours.
+pub fn lay_over(object: &mut Value, wanted: &Value) {
+    match (object, wanted) {
+        (Value::Object(object), Value::Object(wanted)) => {
+            for (name, wanted) in wanted {
+                lay_over(object.entry(name.as_str()).or_insert(Value::Null), wanted);
+            }
+        }
+        (object, wanted) => *object = wanted.clone(),
+    }
+}
+
 /// The API server leaves out what is empty.
 fn is_nothing(value: &Value) -> bool {
     match value {
@@ -79,6 +91,18 @@ mod tests {
         ] {
             assert!(!covers(&live, &wanted), "{live}");
         }
+    }
+
+    #[test]
+    fn what_is_laid_over_keeps_fields_of_others_and_replaces_lists() {
+        let mut object =
+            json!({"a": {"theirs": 1, "ours": 1}, "ports": [{"name": "x", "port": 1}]});
+        lay_over(
+            &mut object,
+            &json!({"a": {"ours": 2}, "ports": [{"name": "x", "port": 2}]}),
+        );
+        let wanted = json!({"a": {"theirs": 1, "ours": 2}, "ports": [{"name": "x", "port": 2}]});
+        assert_eq!(object, wanted);
     }
 
     #[test]
