@@ -256,7 +256,7 @@ async fn killed_at_any_write_it_comes_to_the_same_end() {
         let namespace = new_namespace(&client, "killed").await;
         let operator = Operator::start(plane.access(), &namespace, limit).await;
         tier(&client, &namespace, "t", json!({"topology": "Replicated"})).await;
-        let end = eventually_within(Duration::from_secs(60), "it is cut off or done", || async {
+        let end = eventually_within(Duration::from_mins(1), "it is cut off or done", || async {
             if operator.counter.count() > limit {
                 return Some(false);
             }
@@ -369,17 +369,17 @@ async fn what_is_wrong_is_a_condition_and_heals_when_it_is_put_right() {
     let _operator = Operator::start(plane.access(), &namespace, ALL).await;
     let external = json!({"topology": "External", "external": {"urlSecretRef": {"name": "later"}}});
     tier(&client, &namespace, "t", external).await;
-    let place = (namespace.as_str(), "CacheTier", "t");
-    let message = condition(&client, place, ("Stalled", "True", "SecretNotFound")).await;
+    let subject = (namespace.as_str(), "CacheTier", "t");
+    let message = condition(&client, subject, ("Stalled", "True", "SecretNotFound")).await;
     assert!(message.contains("\"later\""), "{message}");
     let secret = json!({"stringData": {"url": "redis://redis.example"}});
     apply(&client, &namespace, "Secret", "later", secret).await;
-    condition(&client, place, ("Ready", "True", "")).await;
+    condition(&client, subject, ("Ready", "True", "")).await;
 
     let long = "a".repeat(41);
     tier(&client, &namespace, &long, json!({"topology": "None"})).await;
-    let place = (namespace.as_str(), "CacheTier", long.as_str());
-    condition(&client, place, ("Stalled", "True", "InvalidName")).await;
+    let subject = (namespace.as_str(), "CacheTier", long.as_str());
+    condition(&client, subject, ("Stalled", "True", "InvalidName")).await;
 
     tier(
         &client,
@@ -388,8 +388,8 @@ async fn what_is_wrong_is_a_condition_and_heals_when_it_is_put_right() {
         json!({"topology": "Cluster"}),
     )
     .await;
-    let place = (namespace.as_str(), "CacheTier", "cluster");
-    let message = condition(&client, place, ("Stalled", "True", "NotAvailableYet")).await;
+    let subject = (namespace.as_str(), "CacheTier", "cluster");
+    let message = condition(&client, subject, ("Stalled", "True", "NotAvailableYet")).await;
     assert!(message.contains("Replicated"), "{message}");
 
     apply(
@@ -401,8 +401,8 @@ async fn what_is_wrong_is_a_condition_and_heals_when_it_is_put_right() {
     )
     .await;
     tier(&client, &namespace, "taken", json!({"topology": "None"})).await;
-    let place = (namespace.as_str(), "CacheTier", "taken");
-    let message = condition(&client, place, ("Stalled", "True", "NameTaken")).await;
+    let subject = (namespace.as_str(), "CacheTier", "taken");
+    let message = condition(&client, subject, ("Stalled", "True", "NameTaken")).await;
     assert!(message.contains("taken-sidecar"), "{message}");
     let theirs = api(&client, "ConfigMap", &namespace)
         .get("taken-sidecar")
@@ -454,12 +454,12 @@ async fn the_rights_of_the_manifests_suffice_and_a_missing_one_is_a_condition() 
         cluster_role(&client, "pannier-operator-half", half).await;
         let _operator = Operator::start(&access, &namespace, ALL).await;
         tier(&client, &namespace, "t", json!({"topology": "Standalone"})).await;
-        let place = (namespace.as_str(), "CacheTier", "t");
+        let subject = (namespace.as_str(), "CacheTier", "t");
         if ready {
             wait_for_objects(&client, &namespace, "t", &standalone()).await;
-            condition(&client, place, ("Stalled", "False", "NotStalled")).await;
+            condition(&client, subject, ("Stalled", "False", "NotStalled")).await;
         } else {
-            let message = condition(&client, place, ("Ready", "False", "Forbidden")).await;
+            let message = condition(&client, subject, ("Ready", "False", "Forbidden")).await;
             assert!(message.contains("forbidden"), "{message}");
             assert!(message.contains("StatefulSet"), "{message}");
         }
@@ -491,8 +491,8 @@ async fn of_two_installations_with_one_namespace_the_second_says_so_and_stops() 
     let namespace = new_namespace(&client, "two").await;
     let _first = Operator::start(plane.access(), &namespace, ALL).await;
     tier(&client, &namespace, "t", json!({"topology": "None"})).await;
-    let place = (namespace.as_str(), "CacheTier", "t");
-    condition(&client, place, ("Ready", "True", "")).await;
+    let subject = (namespace.as_str(), "CacheTier", "t");
+    condition(&client, subject, ("Ready", "True", "")).await;
     let gvk = kube::core::GroupVersionKind::gvk("coordination.k8s.io", "v1", "Lease");
     let resource = kube::api::ApiResource::from_gvk_with_plural(&gvk, "leases");
     let leases: kube::Api<DynamicObject> =

@@ -242,7 +242,7 @@ fn session_policies(ctx: &Arc<Ctx>, scope: Option<&str>) -> impl Future<Output =
     let siblings = policies.clone();
     controller
         .watches(api::<Guarded>(ctx, scope), any(), move |tier| {
-            policies_of(&policies, tier.namespace(), &tier.name_any())
+            policies_of(&policies, tier.namespace().as_deref(), &tier.name_any())
         })
         // One that comes or goes changes what its siblings have to say.
         .watches(
@@ -251,7 +251,7 @@ fn session_policies(ctx: &Arc<Ctx>, scope: Option<&str>) -> impl Future<Output =
             move |policy| {
                 let namespace = policy.namespace();
                 let tier = policy.0.ok().map(|policy| policy.spec.cache_tier_ref.name);
-                policies_of(&siblings, namespace, &tier.unwrap_or_default())
+                policies_of(&siblings, namespace.as_deref(), &tier.unwrap_or_default())
             },
         )
         .run(
@@ -265,13 +265,13 @@ fn session_policies(ctx: &Arc<Ctx>, scope: Option<&str>) -> impl Future<Output =
 /// The policies that name a tier.
 fn policies_of(
     store: &Store<session_policy::Guarded>,
-    namespace: Option<String>,
+    namespace: Option<&str>,
     tier: &str,
 ) -> Vec<ObjectRef<session_policy::Guarded>> {
     store
         .state()
         .iter()
-        .filter(|policy| policy.namespace() == namespace)
+        .filter(|policy| policy.namespace().as_deref() == namespace)
         .filter(|policy| {
             let spec = policy.0.as_ref().map(|policy| &policy.spec);
             spec.is_ok_and(|spec| spec.cache_tier_ref.name == tier)

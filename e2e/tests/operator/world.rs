@@ -215,7 +215,7 @@ pub async fn condition(
 ) -> String {
     let what = format!("{kind} {namespace}/{name}: {type_} {status} {reason}");
     let api = api(client, kind, namespace);
-    eventually_within(Duration::from_secs(60), &what, || async {
+    eventually_within(Duration::from_mins(1), &what, || async {
         let object = api.get(name).await.unwrap();
         let conditions = object.data["status"]["conditions"].as_array()?.clone();
         let found = conditions
@@ -261,7 +261,7 @@ pub async fn wait_for_objects(
     wanted: &[&str],
 ) -> BTreeMap<String, DynamicObject> {
     let what = format!("{namespace}/{tier} has {wanted:?}");
-    eventually_within(Duration::from_secs(60), &what, || async {
+    eventually_within(Duration::from_mins(1), &what, || async {
         let found = objects(client, namespace, tier).await;
         let names: Vec<&str> = found.keys().map(String::as_str).collect();
         let mut wanted = wanted.to_vec();

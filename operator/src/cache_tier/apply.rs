@@ -67,7 +67,7 @@ pub async fn apply(
     written.all(&applier, network_policies).await?;
     written.all(&applier, services).await?;
     written.all(&applier, disruption_budgets).await?;
-    written.all(&applier, stateful_sets).await?;
+    Box::pin(written.all(&applier, stateful_sets)).await?;
     written.remove(&applier, absent).await?;
     written.sharing = sharing::apply(ctx, tier, sharing, &shared).await;
     let label = ["object"];

@@ -161,11 +161,11 @@ pub fn steps(
     if !rolled {
         for index in 0..servers.shards {
             let (step, wait) = roll::shard(index, workload, observed);
-            let stop = step.is_some() || wait.is_some();
+            let busy = step.is_some() || wait.is_some();
             steps.extend(step);
             waits.extend(wait);
             // One shard at a time.
-            if stop {
+            if busy {
                 break;
             }
         }

@@ -89,15 +89,11 @@ async fn send(
     // The connection is driven for as long as the exchange takes.
     tokio::pin!(connection);
     tokio::pin!(exchange);
-    loop {
-        tokio::select! {
-            done = &mut exchange => return done,
-            ended = &mut connection => {
-                if let Err(error) = ended {
-                    return Err(failed(&error));
-                }
-                return exchange.await;
-            }
-        }
+    tokio::select! {
+        done = &mut exchange => done,
+        ended = &mut connection => match ended {
+            Ok(()) => exchange.await,
+            Err(error) => Err(failed(&error)),
+        },
     }
 }
