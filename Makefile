@@ -19,12 +19,14 @@ test: ## Run every test, against real servers and clients (fetched first, nothin
 	  "building Kubernetes (9 minutes the first time, 7 GB of disk meanwhile, 0.6 GB afterwards), testing (about 12 minutes)"
 	@cargo build -p pannier-sidecar
 	@cargo build -p pannier-sidecar --features planted-bugs --bin pannier-sidecar-planted
+	@cargo build -p pannier-operator
 	@cargo build -p pannier-e2e --bins
 	@cargo run --quiet -p pannier-e2e --bin e2e-fetch
 	@mkdir -p $(RESULTS) && : > $(RESULTS)/skipped
 	@status=0; \
 	PANNIER_SIDECAR_BIN=$(abspath $(TARGET))/debug/pannier-sidecar \
 	PANNIER_PLANTED_BIN=$(abspath $(TARGET))/debug/pannier-sidecar-planted \
+	PANNIER_OPERATOR_BIN=$(abspath $(TARGET))/debug/pannier-operator \
 	PANNIER_SKIP_LOG=$(abspath $(RESULTS))/skipped \
 	cargo test --workspace --no-fail-fast 2>&1 | tee $(RESULTS)/output || status=$$?; \
 	echo; \

@@ -36,6 +36,9 @@ pub use writer::{Record, Writer};
 /// What the Sentinels call the primary.
 pub const MASTER: &str = "shard-0";
 
+/// A shell's words to run a program with another `/etc/hosts`: `$0` is the file.
+const IN_OWN_HOSTS: &str = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
+
 /// How to make it.
 #[derive(Clone, Debug)]
 pub struct ShardOptions {
@@ -51,6 +54,9 @@ pub struct ShardOptions {
     pub config: Vec<(String, String)>,
     /// Further fields of the instance configuration.
     pub more: Json,
+    /// Pods have names instead of addresses, in an `/etc/hosts` that only they see: addresses may
+    /// change. Needs the right to mount.
+    pub named: bool,
 }
 
 /// Servers and Sentinels; all die with it.
@@ -87,6 +93,7 @@ impl ShardOptions {
             persistent: false,
             config: vec![("save".to_owned(), String::new())],
             more: json!({}),
+            named: false,
         }
     }
 
@@ -102,7 +109,10 @@ impl ShardOptions {
     /// With an append-only file on a volume that is kept.
     #[must_use]
     pub fn appending(self) -> Self {
-        self.persistent().with("appendonly", "yes")
+        // Synced every second, the last two may be lost with the process.
+        self.persistent()
+            .with("appendonly", "yes")
+            .with("appendfsync", "always")
     }
 
     /// With a volume that is kept.
@@ -134,7 +144,7 @@ impl Shard {
         let folder = Folder::new("shard");
         // 127.0.0.0/8 is ours: each shard has a block of its own there.
         let block = std::process::id().wrapping_mul(31) + NEXT.fetch_add(1, Ordering::Relaxed);
-        let [_, high, low, _] = block.to_be_bytes();
+        let [_, _, high, low] = block.to_be_bytes();
         let address = |last: usize| {
             let last = u8::try_from(last).expect("a shard is small");
             IpAddr::V4(Ipv4Addr::new(127, high | 1, low, last))
@@ -180,11 +190,27 @@ impl Shard {
         shard
     }
 
+    /// By what the others know a pod.
+    pub fn known_as(&self, number: usize) -> String {
+        let pod = &self.pods[number];
+        if self.options.named {
+            format!("{}.pannier.test", pod.name)
+        } else {
+            pod.address.to_string()
+        }
+    }
+
     fn write_config(&self) {
         let list = |kind: &str| -> Vec<String> {
-            let pods = self.pods.iter().filter(|pod| pod.name.contains(kind));
-            pods.map(|pod| pod.address.to_string()).collect()
+            let pods = (0..self.pods.len()).filter(|number| self.pods[*number].name.contains(kind));
+            pods.map(|number| self.known_as(number)).collect()
         };
+        let hosts: String = (0..self.pods.len())
+            .map(|number| format!("{} {}\n", self.pods[number].address, self.known_as(number)))
+            .collect();
+        // In place: it is mounted over another file, by whose inode pods see it.
+        self.folder
+            .write("hosts", &format!("127.0.0.1 localhost\n{hosts}"));
         let config: serde_json::Map<String, Json> = self
             .options
             .config
@@ -274,8 +300,18 @@ impl Shard {
             programs.display(),
             std::env::var("PATH").unwrap_or_default()
         );
+        let hosts = self.folder.path().join("hosts");
         let pod = &mut self.pods[number];
-        let mut command = Command::new(program());
+        let mut command = if self.options.named {
+            let mut command = Command::new("unshare");
+            command
+                .args(["--mount", "sh", "-c", IN_OWN_HOSTS])
+                .arg(hosts)
+                .arg(program());
+            command
+        } else {
+            Command::new(program())
+        };
         command
             .args(["instance", "--config"])
             .arg(config)
@@ -352,12 +388,32 @@ impl Shard {
         &self.pods[number]
     }
 
-    /// The pod with that address.
+    /// Whether this machine lets a test give pods names of their own.
+    pub fn can_be_named() -> Result<(), String> {
+        let tried = Command::new("unshare")
+            .args(["--mount", "sh", "-c", "mount --bind /etc/hosts /etc/hosts"])
+            .output();
+        match tried {
+            Ok(output) if output.status.success() => Ok(()),
+            Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+            Err(error) => Err(format!("unshare: {error}")),
+        }
+    }
+
+    /// Gives a pod that does not run another address.
+    pub fn move_pod(&mut self, number: usize) {
+        let pod = &mut self.pods[number];
+        assert!(pod.process.is_none(), "the pod runs");
+        if let IpAddr::V4(address) = pod.address {
+            let [_, high, low, last] = address.octets();
+            pod.address = IpAddr::V4(Ipv4Addr::new(127, high, low, last + 100));
+        }
+        self.write_config();
+    }
+
+    /// The pod that others know by that address or name.
     pub fn number_of(&self, address: &str) -> usize {
-        let found = self
-            .pods
-            .iter()
-            .position(|pod| pod.address.to_string() == address);
+        let found = (0..self.pods.len()).find(|number| self.known_as(*number) == address);
         found.unwrap_or_else(|| unusable(&format!("no pod has the address {address}")))
     }
 
@@ -509,6 +565,23 @@ impl Pod {
     /// Its address.
     pub const fn address(&self) -> IpAddr {
         self.address
+    }
+
+    /// Ends the server and leaves its agent alive, as the kernel does to the largest process when
+    /// memory is short.
+    pub fn kill_server(&self) {
+        let id = self.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+        let child = wait::until("the agent has a child", || {
+            children
+                .as_ref()
+                .ok()?
+                .split_whitespace()
+                .next()?
+                .parse()
+                .ok()
+        });
+        let _ = nix::sys::signal::kill(Pid::from_raw(child), Signal::SIGKILL);
     }
 
     /// Its first process.

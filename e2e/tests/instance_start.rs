@@ -76,3 +76,30 @@ fn b11_a_first_start_forms_a_primary_two_replicas_and_three_sentinels_by_itself(
         }
     }
 }
+
+#[test]
+fn a_server_that_dies_ends_its_container_with_its_code_and_says_what_is_lost_when_it_is_back() {
+    let mut shard = Shard::start(ShardOptions::standalone(Engine::Redis7));
+    shard.pod(0).kill_server();
+    assert_eq!(shard.until_ended(0).code(), Some(128 + 9));
+    shard.start_pod(0);
+    shard.until_formed();
+    assert!(!shard.state(0).unwrap()["dataLost"].is_null());
+}
+
+#[test]
+fn a_copy_of_the_binary_is_installed_for_the_main_container() {
+    let folder = e2e::process::Folder::new("install");
+    let to = folder.path().join("bin/pannier-operator");
+    let done = std::process::Command::new(e2e::shard::program())
+        .args(["install", "--to"])
+        .arg(&to)
+        .status()
+        .unwrap();
+    assert!(done.success());
+    let version = std::process::Command::new(&to)
+        .arg("--version")
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&version.stdout).starts_with("pannier-operator "));
+}

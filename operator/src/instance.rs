@@ -90,7 +90,7 @@ pub async fn run(path: PathBuf) -> Result<u8, AgentError> {
     let config = InstanceConfig::load(&path)?;
     let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let identity = Identity::find(&config, env(POD_NAME), env(POD_IP))?;
-    let passwords = Passwords::load(Path::new(&config.auth))?;
+    let passwords = Passwords::load(Path::new(&config.auth), config.open)?;
     let shared = Shared::new(config, path, identity, passwords);
     let listener = http::listen(&shared)
         .await

@@ -32,7 +32,7 @@ async fn hear(shared: &Shared, host: &str) -> Result<(), RedisError> {
     let Some(address) = shared.addresses.of(host, shared.config.sentinel_port).await else {
         return Ok(());
     };
-    for secret in shared.passwords().of(User::Operator).all() {
+    for secret in shared.logins() {
         let login = RedisConnectionInfo::default()
             .set_username(User::Operator.name())
             .set_password(secret.expose())

@@ -110,7 +110,8 @@ impl Credentials {
     }
 
     async fn look(&mut self) -> Result<(), RotateError> {
-        let passwords = Passwords::load(Path::new(&self.shared.config.auth))?;
+        let passwords =
+            Passwords::load(Path::new(&self.shared.config.auth), self.shared.config.open)?;
         let changed = passwords != self.shared.passwords();
         if changed {
             self.shared.set_passwords(passwords.clone());

@@ -39,9 +39,13 @@ pub struct Follower {
     /// What `min-replicas-to-write` and `min-replicas-max-lag` were set to.
     applied: Option<(u32, u32)>,
     electable: bool,
+    /// The most replicas that were online at a time.
+    most_online: u32,
     /// Whether it was in step once, or a primary.
     synced: bool,
     astray: Option<Instant>,
+    /// Since when Sentinels name another while this is a primary.
+    disputed: Option<Instant>,
     marked: Option<Instant>,
 }
 
@@ -55,8 +59,10 @@ impl Follower {
             contact: None,
             applied: None,
             electable,
+            most_online: 0,
             synced: false,
             astray: None,
+            disputed: None,
             marked: None,
         }
     }
@@ -87,6 +93,10 @@ impl Follower {
         let info = command(&["INFO", "server", "memory", "persistence", "replication"]);
         let (info, voices) = tokio::join!(self.own.ask(&info), self.watchers.ask());
         let sentinels = summary(&voices);
+        if sentinels.answering * 2 > sentinels.total {
+            // Known even while a long command keeps the server from answering.
+            self.contact = Some(began);
+        }
         self.shared.update(|state| {
             state.past.epoch = state.past.epoch.max(match &state.server {
                 Some(server) if server.role == Some(Role::Replica) => sentinels.epoch,
@@ -125,6 +135,14 @@ impl Follower {
         let mut server = facts::read(&info);
         self.synced |= !server.loading && (server.role == Some(Role::Primary) || server.link_up);
         server.synced = self.synced;
+        let online = server
+            .replicas
+            .iter()
+            .filter(|replica| replica.online)
+            .count();
+        self.most_online = self
+            .most_online
+            .max(u32::try_from(online).unwrap_or(u32::MAX));
         self.shared.update(|state| {
             if state.phase == Phase::Starting {
                 state.phase = Phase::Running;
@@ -152,9 +170,17 @@ impl Follower {
             me: &state.address,
             server,
             sentinels: &state.sentinels,
-            replicas: self.shared.config.servers.len().saturating_sub(1),
+            replicas: self.shared.live().servers.len().saturating_sub(1),
             epoch: state.past.epoch,
+            disputed: self
+                .disputed
+                .map_or(Duration::ZERO, |since| since.elapsed()),
         };
+        if role::is_disputed(&seen) {
+            self.disputed.get_or_insert_with(Instant::now);
+        } else {
+            self.disputed = None;
+        }
         if role::has_contact(&seen) {
             self.contact = Some(began);
         }
@@ -188,7 +214,12 @@ impl Follower {
 
     /// Makes the server refuse writes, or only those that too few replicas would get.
     async fn guard_writes(&mut self, frozen: Option<String>) {
-        let (wanted, lag) = wanted_guard(&self.shared.live());
+        let live = self.shared.live();
+        let (mut wanted, lag) = wanted_guard(&live);
+        if live.servers.len() > self.shared.config.servers.len() {
+            // Replicas that are being added must not stop the writes until they have come.
+            wanted = wanted.min(self.most_online);
+        }
         let wanted = if frozen.is_some() { FROZEN } else { wanted };
         if self.applied != Some((wanted, lag)) {
             if let Some(why) = &frozen {

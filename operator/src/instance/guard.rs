@@ -12,6 +12,8 @@ use super::state::{Past, Role};
 
 /// So long may Sentinels be silent before servers that all answer decide by what they hold.
 const SENTINELS_FIRST: Duration = Duration::from_secs(10);
+/// So long is the primary that Sentinels name waited for by those that have data as well.
+const COMES_BACK: Duration = Duration::from_secs(20);
 /// So long is a peer waited for that has never been heard of, at a tier's first start.
 const FIRST_START: Duration = Duration::from_secs(30);
 
@@ -24,8 +26,8 @@ pub struct Situation {
     pub ordinal: usize,
     /// What it holds and was.
     pub past: Past,
-    /// Whether every acknowledged write is on its volume, and not only the last snapshot.
-    pub durable: bool,
+    /// How much of what was acknowledged is on its volume.
+    pub keeps: Keeps,
     /// Whether the tier is known to have had a primary.
     pub formed: bool,
     /// What each Sentinel says.
@@ -36,6 +38,18 @@ pub struct Situation {
     pub waited: Duration,
     /// Whether a person said that what silent peers hold may be lost.
     pub accept_loss: bool,
+}
+
+/// How much of what was acknowledged a volume holds after a kill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeps {
+    /// All of it: an append-only file that is synced before each reply.
+    All,
+    /// All but the last two seconds: with `appendfsync everysec` a write waits in memory for as
+    /// long while the disk is busy. Replicas that ran on have more.
+    Nearly,
+    /// The last snapshot.
+    Snapshot,
 }
 
 /// What a Sentinel says.
@@ -147,13 +161,13 @@ fn named_me(s: &Situation, epoch: u64) -> Decision {
             silent.join(", ")
         ));
     }
-    let sure = s.durable || (s.past.clean && s.past.was_primary);
+    let sure = s.keeps == Keeps::All || (s.past.clean && s.past.was_primary);
     if s.past.has_data && sure {
         return primary("Sentinels name this server, and it has all of its data");
     }
     if let Some((peer, _)) = s.running(Role::Replica).find(|(_, says)| says.synced) {
         let what = if s.past.has_data {
-            "only a snapshot of its data"
+            "not all of its data"
         } else {
             "no data"
         };
@@ -163,6 +177,9 @@ fn named_me(s: &Situation, epoch: u64) -> Decision {
                 peer.address
             ),
         };
+    }
+    if s.past.has_data && s.keeps == Keeps::Nearly {
+        return primary("Sentinels name this server, and no replica ran on that has more");
     }
     if !silent.is_empty() && !s.accept_loss {
         return wait(format!(
@@ -199,6 +216,16 @@ fn named_other(s: &Situation, named: &str) -> Decision {
             reason: format!("Sentinels name {named}, and it runs as the primary"),
         };
     }
+    let comes_back = match &peer.says {
+        Some(says) => says.role.is_none() && says.past.has_data,
+        None => s.waited < COMES_BACK && !s.accept_loss,
+    };
+    if s.past.has_data && comes_back {
+        // What this server has may be older: it must not be chosen before that one has begun.
+        return wait(format!(
+            "Sentinels name {named}, which may begin with its data"
+        ));
+    }
     if s.past.has_data {
         // Running, it can be chosen should the one that they name not come back; that one's own
         // guard keeps it from starting empty.
@@ -233,7 +260,7 @@ fn unnamed(s: &Situation) -> Decision {
     }
     if let Some((peer, says)) = s.running(Role::Replica).next() {
         let follows = says.follows.clone().unwrap_or_default();
-        if follows == s.me && s.past.has_data && s.durable && s.silent().is_empty() {
+        if follows == s.me && s.past.has_data && s.keeps == Keeps::All && s.silent().is_empty() {
             return primary("all others answer and follow this server, which has all of its data");
         }
         return wait(format!(

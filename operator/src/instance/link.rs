@@ -165,10 +165,9 @@ impl Link {
     async fn login(&self) -> Result<MultiplexedConnection, LinkError> {
         let address = self.shared.addresses.of(&self.host, self.port).await;
         let address = address.ok_or_else(|| LinkError::Unresolved(self.host.clone()))?;
-        let slots = self.shared.passwords().of(User::Operator);
         let mut refused = LinkError::NoPassword;
-        for secret in slots.all() {
-            match connect(address, User::Operator, secret, ANSWER).await {
+        for secret in self.shared.logins() {
+            match connect(address, User::Operator, &secret, ANSWER).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => {
                     let other_slot = is_login(&error);

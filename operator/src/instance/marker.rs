@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{config::InstanceConfig, state::Past};
+use super::{config::InstanceConfig, guard::Keeps, state::Past};
 
 const MARKER: &str = "pannier.json";
 const ACCEPT_LOSS: &str = "accept-loss";
@@ -70,10 +70,17 @@ fn append_only(config: &InstanceConfig) -> PathBuf {
     in_data(config, name.unwrap_or("appendonlydir"))
 }
 
-/// Whether every acknowledged write is on the volume.
-pub fn is_durable(config: &InstanceConfig) -> bool {
-    let appends = config.config.get("appendonly");
-    config.persistent && appends.is_some_and(|value| value.trim().eq_ignore_ascii_case("yes"))
+/// How much of what was acknowledged is on the volume.
+pub fn keeps(config: &InstanceConfig) -> Keeps {
+    let is = |name: &str, wanted: &str| {
+        let value = config.config.get(name);
+        value.is_some_and(|value| value.trim().eq_ignore_ascii_case(wanted))
+    };
+    match (is("appendonly", "yes"), is("appendfsync", "always")) {
+        (true, true) => Keeps::All,
+        (true, false) => Keeps::Nearly,
+        (false, _) => Keeps::Snapshot,
+    }
 }
 
 /// Whether there is anything to load, by the rules of the server: with an append-only file only

@@ -42,12 +42,18 @@ pub struct Passwords(BTreeMap<User, Slots>);
 
 /// Why they are not known.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "failed to read {path}: {source}; it is a key of the tier's Secret, mounted by the operator"
-)]
-pub struct PasswordError {
-    path: String,
-    source: io::Error,
+pub enum PasswordError {
+    /// A file cannot be read.
+    #[error("failed to read {path}: {source}; it is a key of the tier's Secret")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A user has no password: nobody could log in any more.
+    #[error("the tier's Secret has no key {0}.current; the passwords stay as they are")]
+    Missing(&'static str),
 }
 
 impl User {
@@ -105,9 +111,10 @@ impl Slots {
 }
 
 impl Passwords {
-    /// Reads the files `<user>.current` and `<user>.previous` of a folder. A file that is not
-    /// there is an empty slot; one that cannot be read is an error: unknown is not empty (P8).
-    pub fn load(folder: &Path) -> Result<Self, PasswordError> {
+    /// Reads the files `<user>.current` and `<user>.previous` of a folder. A user without a
+    /// current password is an error, or a lost Secret would lock everyone out; only `default` of
+    /// an open tier needs none.
+    pub fn load(folder: &Path, open: bool) -> Result<Self, PasswordError> {
         let slot = |user: User, slot: &str| {
             let path = folder.join(format!("{}.{slot}", user.name()));
             match fs::read_to_string(&path) {
@@ -116,7 +123,7 @@ impl Passwords {
                     Ok((!text.is_empty()).then(|| Secret::new(text)))
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(source) => Err(PasswordError {
+                Err(source) => Err(PasswordError::Read {
                     path: path.display().to_string(),
                     source,
                 }),
@@ -128,6 +135,9 @@ impl Passwords {
                 current: slot(user, "current")?,
                 previous: slot(user, "previous")?,
             };
+            if slots.current.is_none() && !(open && user == User::Default) {
+                return Err(PasswordError::Missing(user.name()));
+            }
             users.insert(user, slots);
         }
         Ok(Self(users))
@@ -164,17 +174,24 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn files_are_read_and_a_missing_one_is_an_empty_slot() {
+    fn p8_a_secret_that_lost_a_current_password_is_not_taken() {
         let folder = std::env::temp_dir().join(format!("pannier-auth-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
+        for user in ["operator", "replica", "sidecar"] {
+            fs::write(folder.join(format!("{user}.current")), user).unwrap();
+        }
+        let error = Passwords::load(&folder, false).unwrap_err().to_string();
+        assert!(error.contains("default.current"), "{error}");
+        assert!(Passwords::load(&folder, true).is_ok());
         fs::write(folder.join("default.current"), "one\n").unwrap();
         fs::write(folder.join("default.previous"), "nil").unwrap();
-        let read = Passwords::load(&folder).unwrap();
+        let read = Passwords::load(&folder, false).unwrap();
         assert!(read.is(User::Default, "one") && read.is(User::Default, "nil"));
         assert!(!read.is(User::Default, "two") && !read.is(User::Default, ""));
-        assert_eq!(read.of(User::Sidecar), Slots::default());
+        assert_eq!(read.of(User::Sidecar).previous, None);
+        fs::remove_file(folder.join("sidecar.current")).unwrap();
         fs::create_dir(folder.join("sidecar.current")).unwrap();
-        let error = Passwords::load(&folder).unwrap_err().to_string();
+        let error = Passwords::load(&folder, false).unwrap_err().to_string();
         assert!(error.contains("sidecar.current"), "{error}");
         fs::remove_dir_all(folder).unwrap();
     }

@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use super::state::{Role, Sentinels, Server};
 
+/// So long may Sentinels go on naming the primary before: a replica that they have just promoted
+/// hears of it before they all know, and must not follow the old primary back.
+const DISPUTE: Duration = Duration::from_secs(10);
 /// A replica that has confirmed within so many seconds is seen.
 const FRESH: i64 = 3;
 
@@ -25,6 +28,8 @@ pub struct Seen<'a> {
     pub replicas: usize,
     /// Failover that made it what it is, as far as it knows.
     pub epoch: u64,
+    /// How long Sentinels have named another while it was a primary.
+    pub disputed: Duration,
 }
 
 /// What a server should do about its role.
@@ -52,6 +57,12 @@ pub fn has_contact(seen: &Seen) -> bool {
     sentinels || seen.server.replicas.iter().filter(fresh).count() >= seen.replicas
 }
 
+/// Whether it is a primary while Sentinels name another.
+pub fn is_disputed(seen: &Seen) -> bool {
+    let named = seen.sentinels.primary.as_deref();
+    seen.server.role == Some(Role::Primary) && named.is_some_and(|named| named != seen.me)
+}
+
 /// What to do.
 pub fn step(seen: &Seen) -> Step {
     let Some(named) = &seen.sentinels.primary else {
@@ -62,7 +73,10 @@ pub fn step(seen: &Seen) -> Step {
         return Step::Stay;
     }
     match seen.server.role {
-        Some(Role::Primary) => Step::Yield(named.clone()),
+        Some(Role::Primary) if seen.sentinels.epoch > seen.epoch || seen.disputed > DISPUTE => {
+            Step::Yield(named.clone())
+        }
+        Some(Role::Primary) => Step::Stay,
         Some(Role::Replica) if seen.server.primary.as_ref() != Some(named) => {
             Step::Follow(named.clone())
         }
@@ -105,6 +119,7 @@ mod tests {
             sentinels,
             replicas: 2,
             epoch: 4,
+            disputed: Duration::ZERO,
         })
     }
 
@@ -124,10 +139,29 @@ mod tests {
         let primary = server(Role::Primary, None, &[]);
         let at = |named, epoch| look(&primary, &sentinels(3, named, epoch), step);
         assert_eq!(at("s1", 5), Step::Yield("s1".to_owned()));
-        assert_eq!(at("s1", 4), Step::Yield("s1".to_owned()));
         assert_eq!(at("s0", 5), Step::Stay);
         // Left behind: it names who was the primary before this one.
         assert_eq!(at("s1", 3), Step::Stay);
+    }
+
+    #[test]
+    fn p8_a_replica_just_promoted_does_not_follow_the_old_primary_back() {
+        let primary = server(Role::Primary, None, &[]);
+        let sentinels = sentinels(3, "s1", 4);
+        let after = |seconds| {
+            let seen = Seen {
+                me: "s0",
+                server: &primary,
+                sentinels: &sentinels,
+                replicas: 2,
+                epoch: 4,
+                disputed: Duration::from_secs(seconds),
+            };
+            assert!(is_disputed(&seen));
+            step(&seen)
+        };
+        assert_eq!(after(0), Step::Stay);
+        assert_eq!(after(11), Step::Yield("s1".to_owned()));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::{
+    config::InstanceConfig,
     guard::Voice,
     link::{Link, command, text},
     peer,
@@ -149,6 +150,7 @@ fn introduce(shared: &Shared, memory: &mut Memory) {
 pub async fn watch(shared: Arc<Shared>) {
     let mut own = Link::own(&shared);
     let mut hurried = false;
+    let mut settled = settings(&shared.config);
     loop {
         match watchers::word(&mut own, &shared).await {
             Ok(word) => {
@@ -164,6 +166,7 @@ pub async fn watch(shared: Arc<Shared>) {
                     ]);
                     hurried = own.ask(&hurry).await.is_ok();
                 }
+                settle(&shared, &mut own, &mut settled).await;
                 take(&shared, &mut own, word).await;
             }
             Err(error) => {
@@ -174,6 +177,34 @@ pub async fn watch(shared: Arc<Shared>) {
             }
         }
         sleep(LOOK).await;
+    }
+}
+
+/// What may change while it runs.
+fn settings(config: &InstanceConfig) -> [(&'static str, u64); 3] {
+    [
+        ("quorum", u64::from(config.quorum)),
+        ("down-after-milliseconds", config.down_after_milliseconds),
+        ("failover-timeout", config.failover_timeout_milliseconds),
+    ]
+}
+
+/// Tells the Sentinel what changed in the mounted configuration.
+async fn settle(shared: &Shared, own: &mut Link, settled: &mut [(&'static str, u64); 3]) {
+    let live = shared.live();
+    for (now, wanted) in settled.iter_mut().zip(settings(&live)) {
+        if *now == wanted {
+            continue;
+        }
+        let (name, value) = (wanted.0, wanted.1.to_string());
+        let set = command(&["SENTINEL", "SET", &live.master_name, name, &value]);
+        match own.ask(&set).await {
+            Ok(_) => {
+                info!(name, value, "the Sentinel has a new setting");
+                *now = wanted;
+            }
+            Err(error) => warn!(%error, "failed to set {name}"),
+        }
     }
 }
 

@@ -10,7 +10,11 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
 use super::{
-    config::InstanceConfig, identity::Identity, link::Addresses, passwords::Passwords, state::State,
+    config::InstanceConfig,
+    identity::Identity,
+    link::Addresses,
+    passwords::{Passwords, Secret, User},
+    state::State,
 };
 
 /// Shared by all tasks of an agent.
@@ -29,6 +33,9 @@ pub struct Shared {
     pub switching: AtomicBool,
     live: RwLock<InstanceConfig>,
     passwords: RwLock<Passwords>,
+    /// What the operator logged in with before the Secret changed: servers that have not seen the
+    /// change yet, this one included, still ask for it.
+    former: RwLock<Option<Secret>>,
     state: Mutex<State>,
     answered: Mutex<Instant>,
     terminating: watch::Sender<bool>,
@@ -51,6 +58,7 @@ impl Shared {
             switching: AtomicBool::new(false),
             live: RwLock::new(config.clone()),
             passwords: RwLock::new(passwords),
+            former: RwLock::default(),
             state: Mutex::new(state),
             answered: Mutex::new(Instant::now()),
             terminating: watch::Sender::new(false),
@@ -65,7 +73,20 @@ impl Shared {
 
     /// Takes new passwords.
     pub fn set_passwords(&self, passwords: Passwords) {
-        *self.passwords.write() = passwords;
+        let before = std::mem::replace(&mut *self.passwords.write(), passwords);
+        *self.former.write() = before.of(User::Operator).current;
+    }
+
+    /// What the agent may try to log in with, most likely first.
+    pub fn logins(&self) -> Vec<Secret> {
+        let slots = self.passwords.read().of(User::Operator);
+        let former = self.former.read().clone();
+        slots
+            .current
+            .into_iter()
+            .chain(slots.previous)
+            .chain(former)
+            .collect()
     }
 
     /// The configuration as it is mounted now; [`Self::config`] is what this process began with.

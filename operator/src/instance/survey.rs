@@ -50,7 +50,8 @@ pub async fn wait(shared: &Arc<Shared>) -> std::io::Result<Option<Passed>> {
             decision.reason().clone_into(&mut said);
             info!(decision = said, "the boot guard looked");
         }
-        let empty = !past.has_data;
+        // A person who accepts the loss lets Sentinels choose this one, empty as it is.
+        let empty = !past.has_data && !situation.accept_loss;
         match decision {
             Decision::Primary { lost, .. } => {
                 shared.update(|state| state.data_lost = lost);
@@ -59,6 +60,7 @@ pub async fn wait(shared: &Arc<Shared>) -> std::io::Result<Option<Passed>> {
                 return Ok(Some(Passed { start, empty }));
             }
             Decision::Replica { of, .. } => {
+                marker::loss_was_accepted(&shared.config);
                 let start = Start::Replica(of);
                 return Ok(Some(Passed { start, empty }));
             }
@@ -92,7 +94,7 @@ async fn look(shared: &Arc<Shared>, watchers: &mut Watchers, waited: Duration) -
         me: shared.identity.address.clone(),
         ordinal: shared.identity.ordinal,
         past: shared.state().past,
-        durable: marker::is_durable(config),
+        keeps: marker::keeps(config),
         formed: config.formed,
         sentinels,
         peers,

@@ -13,7 +13,7 @@ fn situation() -> Situation {
         me: "s0".to_owned(),
         ordinal: 0,
         past: Past::default(),
-        durable: false,
+        keeps: Keeps::Snapshot,
         formed: true,
         sentinels: vec![Voice::Silent; 3],
         peers: (1..3).map(|ordinal| peer(ordinal, None)).collect(),
@@ -112,7 +112,12 @@ impl Situation {
     }
 
     fn durable(mut self) -> Self {
-        self.durable = true;
+        self.keeps = Keeps::All;
+        self
+    }
+
+    fn everysec(mut self) -> Self {
+        self.keeps = Keeps::Nearly;
         self
     }
 
@@ -280,6 +285,16 @@ fn a_named_primary_with_all_of_its_data_starts_as_one() {
     check(
         "append-only file, nobody else answers",
         &s().durable(),
+        &Is::Primary,
+    );
+    check(
+        "synced every second: replicas that ran on have more",
+        &s().everysec().peers(peers()),
+        &Is::Failover,
+    );
+    check(
+        "synced every second, nobody else answers",
+        &s().everysec(),
         &Is::Primary,
     );
     check(
@@ -486,8 +501,20 @@ fn a_server_with_data_runs_as_a_replica_so_that_sentinels_can_choose_it() {
     );
     check(
         "the primary's node is gone",
-        &s().with(data(1, 9)).peers([None, empty()]),
+        &s().with(data(1, 9)).peers([None, empty()]).after(21),
         &Is::ReplicaOf("s0"),
+    );
+    check(
+        "the primary's pod has not come yet, and may have newer data",
+        &s().with(data(1, 9)).peers([None, empty()]),
+        &Is::Waits,
+    );
+    check(
+        "the primary comes back with its data",
+        &s().with(data(1, 9))
+            .peers([guarding(data(1, 9)), empty()])
+            .after(60),
+        &Is::Waits,
     );
     check(
         "it has nothing to be chosen for",

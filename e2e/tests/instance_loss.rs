@@ -1,0 +1,230 @@
+//! What happens to data when containers, volumes and whole shards go: nothing that anyone still
+//! holds is thrown away, and what is gone is said to be gone.
+
+use std::time::{Duration, Instant};
+
+use e2e::{Engine, Shard, ShardOptions, environment::available, wait};
+use serde_json::json;
+
+const ENGINES: [Engine; 2] = [Engine::Redis7, Engine::Valkey8];
+const KEYS: usize = 500;
+
+fn fill(shard: &Shard, primary: usize) {
+    let mut wire = shard
+        .try_connect(primary, "default", "default-first")
+        .unwrap();
+    for key in 0..KEYS {
+        assert_eq!(wire.call(&["SET", &format!("k:{key}"), "v"]), "OK");
+    }
+}
+
+fn size(shard: &Shard, number: usize) -> i64 {
+    shard.operator(number).run("DBSIZE").integer()
+}
+
+fn until_replicated(shard: &Shard) {
+    let keys = i64::try_from(KEYS).unwrap();
+    wait::until_true("the replicas have it all", || {
+        shard.servers().all(|number| size(shard, number) == keys)
+    });
+}
+
+fn data_lost(shard: &Shard, number: usize) -> bool {
+    !shard.state(number).unwrap()["dataLost"].is_null()
+}
+
+#[test]
+fn p8_a_primary_killed_and_back_empty_at_once_does_not_wipe_its_replicas() {
+    for engine in ENGINES {
+        for wiped in [false, true] {
+            let mut shard = Shard::start(ShardOptions::of(engine));
+            fill(&shard, 0);
+            until_replicated(&shard);
+            shard.kill(0);
+            if wiped {
+                shard.wipe(0);
+            }
+            let back = Instant::now();
+            shard.start_pod(0);
+            let primary = shard.until_formed();
+            println!(
+                "{}, wiped {wiped}: formed again after {:?}",
+                engine.name(),
+                back.elapsed()
+            );
+            assert_ne!(primary, 0);
+            for number in shard.servers() {
+                assert_eq!(size(&shard, number), i64::try_from(KEYS).unwrap());
+                assert!(!data_lost(&shard, number));
+            }
+        }
+    }
+}
+
+#[test]
+fn s2_19_all_killed_at_once_come_back_with_their_data() {
+    for engine in ENGINES {
+        let mut shard = Shard::start(ShardOptions::of(engine).appending());
+        fill(&shard, 0);
+        until_replicated(&shard);
+        shard.kill_all();
+        shard.start_all();
+        let primary = shard.until_formed();
+        assert_eq!(size(&shard, primary), i64::try_from(KEYS).unwrap());
+        assert!(!data_lost(&shard, primary));
+    }
+}
+
+#[test]
+fn volumes_of_the_primary_and_of_all_sentinels_may_be_lost_while_a_replica_kept_its_own() {
+    let mut shard = Shard::start(ShardOptions::of(Engine::Valkey8).appending());
+    fill(&shard, 0);
+    until_replicated(&shard);
+    shard.kill_all();
+    for lost in std::iter::once(0).chain(shard.sentinels()) {
+        shard.wipe(lost);
+    }
+    shard.start_all();
+    let primary = shard.until_formed();
+    assert_ne!(primary, 0);
+    assert_eq!(size(&shard, primary), i64::try_from(KEYS).unwrap());
+    assert_eq!(size(&shard, 0), i64::try_from(KEYS).unwrap());
+}
+
+#[test]
+fn a_primary_that_sentinels_remember_lost_its_volume_and_a_replica_is_promoted() {
+    let mut shard = Shard::start(ShardOptions::of(Engine::Redis7).appending());
+    fill(&shard, 0);
+    until_replicated(&shard);
+    shard.kill_all();
+    shard.wipe(0);
+    shard.start_all();
+    let primary = shard.until_formed();
+    assert_ne!(primary, 0);
+    assert_eq!(size(&shard, primary), i64::try_from(KEYS).unwrap());
+}
+
+#[test]
+fn all_killed_at_once_without_persistence_begin_empty_and_say_that_data_is_lost() {
+    for engine in ENGINES {
+        let mut shard = Shard::start(ShardOptions::of(engine));
+        fill(&shard, 0);
+        shard.kill_all();
+        shard.start_all();
+        let primary = shard.until_formed();
+        assert_eq!(size(&shard, primary), 0);
+        assert!(data_lost(&shard, primary));
+    }
+}
+
+#[test]
+fn all_pods_made_anew_say_that_data_is_lost_because_the_operator_knows_the_tier() {
+    let mut shard = Shard::start(ShardOptions::of(Engine::Redis7));
+    fill(&shard, 0);
+    shard.change("formed", json!(true));
+    shard.kill_all();
+    for number in shard.servers().chain(shard.sentinels()) {
+        shard.wipe(number);
+    }
+    shard.start_all();
+    let primary = shard.until_formed();
+    assert!(data_lost(&shard, primary));
+}
+
+#[test]
+fn all_ended_in_good_order_at_once_do_not_wait_for_each_other() {
+    let mut shard = Shard::start(
+        ShardOptions::of(Engine::Redis7)
+            .persistent()
+            .with("save", "3600 1"),
+    );
+    fill(&shard, 0);
+    until_replicated(&shard);
+    let began = Instant::now();
+    for number in shard.servers().chain(shard.sentinels()) {
+        shard.terminate(number);
+    }
+    for number in shard.servers().chain(shard.sentinels()) {
+        assert!(shard.until_ended(number).success());
+    }
+    println!("all ended after {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(15));
+    shard.start_all();
+    let primary = shard.until_formed();
+    assert_eq!(size(&shard, primary), i64::try_from(KEYS).unwrap());
+}
+
+#[test]
+fn p8_an_empty_primary_waits_for_a_peer_that_does_not_answer_until_a_person_accepts_the_loss() {
+    let mut shard = Shard::start(ShardOptions::of(Engine::Redis7));
+    fill(&shard, 0);
+    for number in shard.servers() {
+        shard.kill(number);
+    }
+    shard.start_pod(0);
+    shard.start_pod(1);
+    let waits = |shard: &Shard| {
+        let state = shard.state(0).unwrap_or_default();
+        let guard = state["guard"].as_str().unwrap_or_default().to_owned();
+        state["phase"] == "Guarding" && guard.contains("may hold the data and does not answer")
+    };
+    wait::until_true("the guard names whom it waits for", || waits(&shard));
+    assert_eq!(shard.status(0, "/ready"), Some(503));
+    assert_eq!(shard.status(0, "/live"), Some(200));
+    std::fs::write(shard.pod(0).data().join("accept-loss"), "").unwrap();
+    let primary = shard.until_formed();
+    assert_eq!(primary, 0);
+    assert!(data_lost(&shard, 0));
+    shard.start_pod(2);
+    assert_eq!(shard.until_formed(), 0);
+}
+
+#[test]
+fn a_sentinel_that_is_restarted_keeps_its_knowledge_and_one_made_anew_its_id() {
+    let mut shard = Shard::start(ShardOptions::of(Engine::Valkey8));
+    let id = |shard: &Shard, number| shard.operator(number).run("SENTINEL MYID").text();
+    let [first, second] = [3, 4].map(|number| id(&shard, number));
+    for wiped in [3, 4] {
+        shard.kill(wiped);
+    }
+    shard.wipe(4);
+    let conf = std::fs::read_to_string(shard.pod(3).data().join("sentinel.conf")).unwrap();
+    assert!(conf.contains("sentinel known-sentinel"), "{conf}");
+    shard.start_all();
+    shard.until_formed();
+    assert_eq!([3, 4].map(|number| id(&shard, number)), [first, second]);
+    // A lost Sentinel that still counted as a voter would make four.
+    let known = shard.operator(5).run("SENTINEL SENTINELS shard-0");
+    assert_eq!(known.items().len(), 2);
+}
+
+#[test]
+fn all_addresses_change_at_once_and_everybody_is_found_again() {
+    let test = "all_addresses_change_at_once_and_everybody_is_found_again";
+    if available(test, Shard::can_be_named()).is_none() {
+        return;
+    }
+    for engine in ENGINES {
+        let mut options = ShardOptions::of(engine).appending();
+        options.named = true;
+        let mut shard = Shard::start(options);
+        fill(&shard, 0);
+        until_replicated(&shard);
+        shard.kill_all();
+        for number in shard.servers().chain(shard.sentinels()) {
+            shard.move_pod(number);
+        }
+        shard.start_all();
+        let primary = shard.until_formed();
+        assert_eq!(size(&shard, primary), i64::try_from(KEYS).unwrap());
+        // They do not only know each other by name: a failover works.
+        shard.kill(primary);
+        let next = wait::until("Sentinels name another", || {
+            shard.named().filter(|named| *named != primary)
+        });
+        shard.move_pod(primary);
+        shard.start_pod(primary);
+        assert_eq!(shard.until_formed(), next);
+        assert_eq!(size(&shard, primary), i64::try_from(KEYS).unwrap());
+    }
+}
