@@ -205,12 +205,12 @@ impl Shard {
             let pods = (0..self.pods.len()).filter(|number| self.pods[*number].name.contains(kind));
             pods.map(|number| self.known_as(number)).collect()
         };
-        let hosts: String = (0..self.pods.len())
-            .map(|number| format!("{} {}\n", self.pods[number].address, self.known_as(number)))
-            .collect();
+        let mut lines = vec!["127.0.0.1 localhost".to_owned()];
+        for (number, pod) in self.pods.iter().enumerate() {
+            lines.push(format!("{} {}", pod.address, self.known_as(number)));
+        }
         // In place: it is mounted over another file, by whose inode pods see it.
-        self.folder
-            .write("hosts", &format!("127.0.0.1 localhost\n{hosts}"));
+        self.folder.write("hosts", &(lines.join("\n") + "\n"));
         let config: serde_json::Map<String, Json> = self
             .options
             .config
