@@ -12,7 +12,7 @@ const KEYS: usize = 500;
 fn fill(shard: &Shard, primary: usize) {
     let mut wire = shard
         .try_connect(primary, "default", "default-first")
-        .unwrap();
+        .expect("the shard answers");
     for key in 0..KEYS {
         assert_eq!(wire.call(&["SET", &format!("k:{key}"), "v"]), "OK");
     }
@@ -23,14 +23,14 @@ fn size(shard: &Shard, number: usize) -> i64 {
 }
 
 fn until_replicated(shard: &Shard) {
-    let keys = i64::try_from(KEYS).unwrap();
+    let keys = i64::try_from(KEYS).expect("the shard answers");
     wait::until_true("the replicas have it all", || {
         shard.servers().all(|number| size(shard, number) == keys)
     });
 }
 
 fn data_lost(shard: &Shard, number: usize) -> bool {
-    !shard.state(number).unwrap()["dataLost"].is_null()
+    !shard.state(number).expect("the shard answers")["dataLost"].is_null()
 }
 
 #[test]
@@ -54,7 +54,10 @@ fn p8_a_primary_killed_and_back_empty_at_once_does_not_wipe_its_replicas() {
             );
             assert_ne!(primary, 0);
             for number in shard.servers() {
-                assert_eq!(size(&shard, number), i64::try_from(KEYS).unwrap());
+                assert_eq!(
+                    size(&shard, number),
+                    i64::try_from(KEYS).expect("the shard answers")
+                );
                 assert!(!data_lost(&shard, number));
             }
         }
@@ -70,7 +73,10 @@ fn s2_19_all_killed_at_once_come_back_with_their_data() {
         shard.kill_all();
         shard.start_all();
         let primary = shard.until_formed();
-        assert_eq!(size(&shard, primary), i64::try_from(KEYS).unwrap());
+        assert_eq!(
+            size(&shard, primary),
+            i64::try_from(KEYS).expect("the shard answers")
+        );
         assert!(!data_lost(&shard, primary));
     }
 }
@@ -87,8 +93,14 @@ fn volumes_of_the_primary_and_of_all_sentinels_may_be_lost_while_a_replica_kept_
     shard.start_all();
     let primary = shard.until_formed();
     assert_ne!(primary, 0);
-    assert_eq!(size(&shard, primary), i64::try_from(KEYS).unwrap());
-    assert_eq!(size(&shard, 0), i64::try_from(KEYS).unwrap());
+    assert_eq!(
+        size(&shard, primary),
+        i64::try_from(KEYS).expect("the shard answers")
+    );
+    assert_eq!(
+        size(&shard, 0),
+        i64::try_from(KEYS).expect("the shard answers")
+    );
 }
 
 #[test]
@@ -101,7 +113,10 @@ fn a_primary_that_sentinels_remember_lost_its_volume_and_a_replica_is_promoted()
     shard.start_all();
     let primary = shard.until_formed();
     assert_ne!(primary, 0);
-    assert_eq!(size(&shard, primary), i64::try_from(KEYS).unwrap());
+    assert_eq!(
+        size(&shard, primary),
+        i64::try_from(KEYS).expect("the shard answers")
+    );
 }
 
 #[test]
@@ -151,7 +166,10 @@ fn all_ended_in_good_order_at_once_do_not_wait_for_each_other() {
     assert!(began.elapsed() < Duration::from_secs(15));
     shard.start_all();
     let primary = shard.until_formed();
-    assert_eq!(size(&shard, primary), i64::try_from(KEYS).unwrap());
+    assert_eq!(
+        size(&shard, primary),
+        i64::try_from(KEYS).expect("the shard answers")
+    );
 }
 
 #[test]
@@ -171,7 +189,7 @@ fn p8_an_empty_primary_waits_for_a_peer_that_does_not_answer_until_a_person_acce
     wait::until_true("the guard names whom it waits for", || waits(&shard));
     assert_eq!(shard.status(0, "/ready"), Some(503));
     assert_eq!(shard.status(0, "/live"), Some(200));
-    std::fs::write(shard.pod(0).data().join("accept-loss"), "").unwrap();
+    std::fs::write(shard.pod(0).data().join("accept-loss"), "").expect("the shard answers");
     let primary = shard.until_formed();
     assert_eq!(primary, 0);
     assert!(data_lost(&shard, 0));
@@ -188,7 +206,8 @@ fn a_sentinel_that_is_restarted_keeps_its_knowledge_and_one_made_anew_its_id() {
         shard.kill(wiped);
     }
     shard.wipe(4);
-    let conf = std::fs::read_to_string(shard.pod(3).data().join("sentinel.conf")).unwrap();
+    let conf = std::fs::read_to_string(shard.pod(3).data().join("sentinel.conf"))
+        .expect("the shard answers");
     assert!(conf.contains("sentinel known-sentinel"), "{conf}");
     shard.start_all();
     shard.until_formed();
@@ -216,7 +235,10 @@ fn all_addresses_change_at_once_and_everybody_is_found_again() {
         }
         shard.start_all();
         let primary = shard.until_formed();
-        assert_eq!(size(&shard, primary), i64::try_from(KEYS).unwrap());
+        assert_eq!(
+            size(&shard, primary),
+            i64::try_from(KEYS).expect("the shard answers")
+        );
         // They do not only know each other by name: a failover works.
         shard.kill(primary);
         let next = wait::until("Sentinels name another", || {
@@ -225,6 +247,9 @@ fn all_addresses_change_at_once_and_everybody_is_found_again() {
         shard.move_pod(primary);
         shard.start_pod(primary);
         assert_eq!(shard.until_formed(), next);
-        assert_eq!(size(&shard, primary), i64::try_from(KEYS).unwrap());
+        assert_eq!(
+            size(&shard, primary),
+            i64::try_from(KEYS).expect("the shard answers")
+        );
     }
 }

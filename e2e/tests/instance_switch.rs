@@ -75,7 +75,7 @@ fn the_operator_may_ask_for_a_switch_and_nobody_else() {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let said = answer.json();
     assert_eq!(said["outcome"], "Switched");
-    let new = shard.number_of(said["primary"].as_str().unwrap());
+    let new = shard.number_of(said["primary"].as_str().expect("the shard answers"));
     until_more(&shard, new);
     let record = writer.stop();
     println!("switch by command: {}; {said}", record.summary());
@@ -99,9 +99,11 @@ fn a_switch_that_fails_leaves_a_primary_that_accepts_writes() {
         let state = shard.state(0).unwrap_or_default();
         state["lastSwitchover"].to_string().contains("Failed")
     });
-    asked.join().unwrap();
+    asked.join().expect("the shard answers");
     wait::until_true("writes are accepted again", || {
-        let mut wire = shard.try_connect(0, "default", "default-first").unwrap();
+        let mut wire = shard
+            .try_connect(0, "default", "default-first")
+            .expect("the shard answers");
         wire.run("SET after 1") == "OK"
     });
 }
@@ -142,7 +144,9 @@ fn a_killed_primary_is_replaced_and_the_window_of_loss_is_as_stated() {
 fn p8_an_isolated_primary_refuses_writes_before_another_can_have_been_chosen() {
     for engine in ENGINES {
         let shard = Shard::start(ShardOptions::of(engine));
-        let mut wire = shard.try_connect(0, "default", "default-first").unwrap();
+        let mut wire = shard
+            .try_connect(0, "default", "default-first")
+            .expect("the shard answers");
         assert_eq!(wire.run("SET a 1"), "OK");
         // One replica and one Sentinel are on its side of the partition.
         for number in [1, 3, 4] {
@@ -172,21 +176,25 @@ fn a_primary_with_all_replicas_goes_on_when_all_sentinels_are_gone() {
     for sentinel in shard.sentinels() {
         shard.kill(sentinel);
     }
-    let mut wire = shard.try_connect(0, "default", "default-first").unwrap();
+    let mut wire = shard
+        .try_connect(0, "default", "default-first")
+        .expect("the shard answers");
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(6) {
         assert_eq!(wire.run("SET a 1"), "OK");
         // Not a wait: the load of a calm writer.
         thread::sleep(Duration::from_millis(20));
     }
-    assert!(shard.state(0).unwrap()["frozen"].is_null());
+    assert!(shard.state(0).expect("the shard answers")["frozen"].is_null());
 }
 
 #[test]
 fn an_old_primary_that_comes_to_itself_follows_the_new_one_at_once() {
     for engine in ENGINES {
         let shard = Shard::start(ShardOptions::of(engine));
-        let mut stubborn = shard.try_connect(0, "default", "default-first").unwrap();
+        let mut stubborn = shard
+            .try_connect(0, "default", "default-first")
+            .expect("the shard answers");
         assert_eq!(stubborn.run("SET a 1"), "OK");
         shard.pause(0);
         let new = wait::until("Sentinels name another", || {

@@ -36,7 +36,7 @@ fn passwords_rotate_through_two_slots_and_no_connection_is_dropped() {
             .map(|user| {
                 shard
                     .try_connect(0, user, &format!("{user}-first"))
-                    .unwrap()
+                    .expect("the shard answers")
             })
             .into_iter()
             .collect();
@@ -79,10 +79,14 @@ fn passwords_rotate_through_two_slots_and_no_connection_is_dropped() {
 fn shard_links_come_up_again(shard: &Shard) {
     let operator = |number| shard.try_connect(number, "operator", "operator-second");
     // Links that break must come up again with what is valid now.
-    operator(0).unwrap().run("CLIENT KILL TYPE replica");
+    operator(0)
+        .expect("the shard answers")
+        .run("CLIENT KILL TYPE replica");
     wait::until_true("the replicas are back", || {
-        let state = shard.state(0).unwrap();
-        let replicas = state["server"]["replicas"].as_array().unwrap();
+        let state = shard.state(0).expect("the shard answers");
+        let replicas = state["server"]["replicas"]
+            .as_array()
+            .expect("the shard answers");
         replicas
             .iter()
             .filter(|one| one["online"] == json!(true))
@@ -90,7 +94,9 @@ fn shard_links_come_up_again(shard: &Shard) {
             == 2
     });
     for sentinel in shard.sentinels() {
-        operator(sentinel).unwrap().run("CLIENT KILL TYPE normal");
+        operator(sentinel)
+            .expect("the shard answers")
+            .run("CLIENT KILL TYPE normal");
     }
 }
 
@@ -114,7 +120,7 @@ fn a_secret_that_is_lost_and_made_anew_locks_nobody_out() {
         shard.set_password(user, "current", None);
     }
     wait::until_true("the agents say what is missing", || {
-        let error = shard.state(0).unwrap()["credentialError"].to_string();
+        let error = shard.state(0).expect("the shard answers")["credentialError"].to_string();
         error.contains("default.current")
     });
     assert!(may_log_in(&shard, 0, "default", "default-first"));
@@ -126,8 +132,10 @@ fn a_secret_that_is_lost_and_made_anew_locks_nobody_out() {
     assert!(may_log_in(&shard, 0, "default", "default-new"));
     assert!(!may_log_in(&shard, 0, "default", "default-first"));
     wait::until_true("the replicas follow", || {
-        let state = shard.state(0).unwrap();
-        let replicas = state["server"]["replicas"].as_array().unwrap();
+        let state = shard.state(0).expect("the shard answers");
+        let replicas = state["server"]["replicas"]
+            .as_array()
+            .expect("the shard answers");
         replicas.len() == 2 && state["frozen"].is_null()
     });
 }
@@ -139,7 +147,7 @@ fn rights_are_what_each_user_needs() {
         let as_user = |user: &str, command: &str| {
             let mut wire = shard
                 .try_connect(0, user, &format!("{user}-first"))
-                .unwrap();
+                .expect("the shard answers");
             wire.run(command).to_string()
         };
         for user in ["default", "sidecar"] {
@@ -189,7 +197,9 @@ fn rights_are_what_each_user_needs() {
                 "{refused}"
             );
         }
-        let mut sentinel = shard.try_connect(3, "sidecar", "sidecar-first").unwrap();
+        let mut sentinel = shard
+            .try_connect(3, "sidecar", "sidecar-first")
+            .expect("the shard answers");
         let address = sentinel.run("SENTINEL GET-MASTER-ADDR-BY-NAME shard-0");
         assert_eq!(address.items().len(), 2);
         for refused in [
