@@ -6,10 +6,7 @@ use std::{
     future::{Future, pending},
     path::Path,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
 };
@@ -34,7 +31,7 @@ use tower::{Layer, Service};
 /// Counts writes and lets none through from the `limit`-th on.
 #[derive(Clone)]
 pub struct Counter {
-    pub writes: Arc<AtomicUsize>,
+    writes: Arc<Mutex<Vec<String>>>,
     pub limit: usize,
 }
 
@@ -47,7 +44,12 @@ impl Counter {
     }
 
     pub fn count(&self) -> usize {
-        self.writes.load(Ordering::SeqCst)
+        self.writes.lock().unwrap().len()
+    }
+
+    /// Method and path of the writes after the first so many.
+    pub fn since(&self, count: usize) -> Vec<String> {
+        self.writes.lock().unwrap()[count..].to_vec()
     }
 }
 
@@ -86,8 +88,9 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         // Events are for people and not awaited by anything.
         if request.method() != Method::GET && !request.uri().path().contains("/events") {
-            let before = self.counter.writes.fetch_add(1, Ordering::SeqCst);
-            if before >= self.counter.limit {
+            let mut writes = self.counter.writes.lock().unwrap();
+            writes.push(format!("{} {}", request.method(), request.uri().path()));
+            if writes.len() > self.counter.limit {
                 return Box::pin(pending());
             }
         }
@@ -167,6 +170,7 @@ pub fn resource(kind: &str) -> ApiResource {
         "NetworkPolicy" => ("networking.k8s.io", "v1", "networkpolicies"),
         "PodDisruptionBudget" => ("policy", "v1", "poddisruptionbudgets"),
         "ConfigMap" => ("", "v1", "configmaps"),
+        "Pod" => ("", "v1", "pods"),
         "Secret" => ("", "v1", "secrets"),
         "Service" => ("", "v1", "services"),
         "ServiceAccount" => ("", "v1", "serviceaccounts"),
