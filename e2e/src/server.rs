@@ -1,11 +1,11 @@
 //! A real Redis or Valkey server on a free port of 127.0.0.1.
 
-use std::{net::SocketAddr, process::Command};
+use std::{io, net::SocketAddr, process::Command};
 
 use nix::sys::signal::Signal;
 
 use crate::{
-    Engine, Wire,
+    Engine, Value, Wire,
     environment::unusable,
     ports,
     process::{Folder, Process},
@@ -161,11 +161,26 @@ impl RedisServer {
 
     /// A direct connection, logged in when the server asks for a password.
     pub fn connect(&self) -> Wire {
-        let mut wire = Wire::connect(self.address());
+        self.try_connect()
+            .unwrap_or_else(|error| unusable(&format!("{}: {error}", self.address())))
+    }
+
+    /// As [`Self::connect`], or what broke: a server that changes its role closes all connections.
+    pub fn try_connect(&self) -> io::Result<Wire> {
+        let mut wire = Wire::try_connect(self.address())?;
         if let Some(password) = &self.password {
-            assert_eq!(wire.call(&["AUTH", password]), "OK");
+            assert_eq!(wire.try_call(&["AUTH", password])?, "OK");
         }
-        wire
+        Ok(wire)
+    }
+
+    /// Asks for something over connections of its own until one lives long enough for the answer.
+    pub fn ask(&self, line: &str) -> Value {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        wait::until(line, || {
+            let connected = self.try_connect();
+            connected.and_then(|mut wire| wire.try_call(&words)).ok()
+        })
     }
 
     /// Everything it has logged.

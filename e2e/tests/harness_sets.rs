@@ -14,15 +14,15 @@ fn sentinels_switch_to_another_primary_when_it_is_killed_and_when_they_are_asked
     let first = set.kill_primary();
     let (second, _) = set.until_switched(first);
     assert_eq!(set.until_renamed(first), second.port());
-    assert_eq!(set.primary().connect().run("GET k"), "1");
+    assert_eq!(set.primary().ask("GET k"), "1");
     set.restart(first);
     wait::until_true("the old primary follows the new one", || {
-        let info = set.server(first).connect().run("INFO replication").text();
+        let info = set.server(first).ask("INFO replication").text();
         info.contains("role:slave") && info.contains("master_link_status:up")
     });
     set.until_watched();
     let third = set.failover();
-    assert_eq!(set.server(third).connect().run("GET k"), "1");
+    assert_eq!(set.server(third).ask("GET k"), "1");
 }
 
 #[test]

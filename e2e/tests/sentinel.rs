@@ -144,7 +144,7 @@ fn a_planned_failover_moves_writes_to_the_new_primary() {
         primary(&sidecar) == Some(second)
     });
     wait::until_true("a write is accepted", || write(&mut wire, "k:1", "new"));
-    assert_eq!(set.server(second).connect().run("GET k:1"), "new");
+    assert_eq!(set.server(second).ask("GET k:1"), "new");
     assert_eq!(wire.run("GET k:1"), "new");
     assert!(sidecar.metric("pannier_topology_changes_total", "") >= 2.0);
     // It does not go back while the old one still calls itself a primary.

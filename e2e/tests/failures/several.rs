@@ -65,7 +65,7 @@ fn f51_a_planned_switch_over_behind_sentinels() {
     servers.failover();
     until_works(&mut app);
     assert_eq!(app.run("SET c:1 new"), "OK");
-    assert_eq!(servers.primary().connect().run("GET c:1"), "new");
+    assert_eq!(servers.primary().ask("GET c:1"), "new");
     assert_eq!(app.run("GET c:1"), "new");
 }
 
