@@ -7,7 +7,7 @@ use e2e::{Engine, Shard, ShardOptions, environment::available, wait};
 use serde_json::json;
 
 const ENGINES: [Engine; 2] = [Engine::Redis7, Engine::Valkey8];
-const KEYS: usize = 500;
+const KEYS: i64 = 500;
 
 fn fill(shard: &Shard, primary: usize) {
     let mut wire = shard
@@ -23,9 +23,8 @@ fn size(shard: &Shard, number: usize) -> i64 {
 }
 
 fn until_replicated(shard: &Shard) {
-    let keys = i64::try_from(KEYS).expect("the shard answers");
     wait::until_true("the replicas have it all", || {
-        shard.servers().all(|number| size(shard, number) == keys)
+        shard.servers().all(|number| size(shard, number) == KEYS)
     });
 }
 
@@ -54,10 +53,7 @@ fn p8_a_primary_killed_and_back_empty_at_once_does_not_wipe_its_replicas() {
             );
             assert_ne!(primary, 0);
             for number in shard.servers() {
-                assert_eq!(
-                    size(&shard, number),
-                    i64::try_from(KEYS).expect("the shard answers")
-                );
+                assert_eq!(size(&shard, number), KEYS);
                 assert!(!data_lost(&shard, number));
             }
         }
@@ -73,10 +69,7 @@ fn s2_19_all_killed_at_once_come_back_with_their_data() {
         shard.kill_all();
         shard.start_all();
         let primary = shard.until_formed();
-        assert_eq!(
-            size(&shard, primary),
-            i64::try_from(KEYS).expect("the shard answers")
-        );
+        assert_eq!(size(&shard, primary), KEYS);
         assert!(!data_lost(&shard, primary));
     }
 }
@@ -93,14 +86,8 @@ fn volumes_of_the_primary_and_of_all_sentinels_may_be_lost_while_a_replica_kept_
     shard.start_all();
     let primary = shard.until_formed();
     assert_ne!(primary, 0);
-    assert_eq!(
-        size(&shard, primary),
-        i64::try_from(KEYS).expect("the shard answers")
-    );
-    assert_eq!(
-        size(&shard, 0),
-        i64::try_from(KEYS).expect("the shard answers")
-    );
+    assert_eq!(size(&shard, primary), KEYS);
+    assert_eq!(size(&shard, 0), KEYS);
 }
 
 #[test]
@@ -113,10 +100,7 @@ fn a_primary_that_sentinels_remember_lost_its_volume_and_a_replica_is_promoted()
     shard.start_all();
     let primary = shard.until_formed();
     assert_ne!(primary, 0);
-    assert_eq!(
-        size(&shard, primary),
-        i64::try_from(KEYS).expect("the shard answers")
-    );
+    assert_eq!(size(&shard, primary), KEYS);
 }
 
 #[test]
@@ -166,10 +150,7 @@ fn all_ended_in_good_order_at_once_do_not_wait_for_each_other() {
     assert!(began.elapsed() < Duration::from_secs(15));
     shard.start_all();
     let primary = shard.until_formed();
-    assert_eq!(
-        size(&shard, primary),
-        i64::try_from(KEYS).expect("the shard answers")
-    );
+    assert_eq!(size(&shard, primary), KEYS);
 }
 
 #[test]
@@ -235,10 +216,7 @@ fn all_addresses_change_at_once_and_everybody_is_found_again() {
         }
         shard.start_all();
         let primary = shard.until_formed();
-        assert_eq!(
-            size(&shard, primary),
-            i64::try_from(KEYS).expect("the shard answers")
-        );
+        assert_eq!(size(&shard, primary), KEYS);
         // They do not only know each other by name: a failover works.
         shard.kill(primary);
         let next = wait::until("Sentinels name another", || {
@@ -247,9 +225,6 @@ fn all_addresses_change_at_once_and_everybody_is_found_again() {
         shard.move_pod(primary);
         shard.start_pod(primary);
         assert_eq!(shard.until_formed(), next);
-        assert_eq!(
-            size(&shard, primary),
-            i64::try_from(KEYS).expect("the shard answers")
-        );
+        assert_eq!(size(&shard, primary), KEYS);
     }
 }

@@ -141,11 +141,7 @@ impl Error {
 /// One reconcile, with its figures.
 pub async fn reconcile(object: Arc<Guarded>, ctx: Arc<Ctx>) -> Result<Action, Error> {
     let started = Instant::now();
-    let key = format!(
-        "{}/{}",
-        object.namespace().unwrap_or_default(),
-        object.name_any()
-    );
+    let key = key(&object);
     let result = Box::pin(converge(&object, &ctx)).await;
     ctx.metrics
         .duration
@@ -174,29 +170,21 @@ pub fn on_error(object: Arc<Guarded>, error: &Error, ctx: Arc<Ctx>) -> Action {
     if !error.is_transient() {
         return Action::await_change();
     }
-    let key = format!(
-        "{}/{}",
-        object.namespace().unwrap_or_default(),
-        object.name_any()
-    );
+    let key = key(&object);
     Action::requeue(ctx.retries.failed(&key))
 }
 
-async fn converge(object: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
-    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    if let Err(error) = ctx
-        .claims
-        .hold(&ctx.client, &ctx.settings, &namespace)
-        .await
-    {
-        if matches!(error, ClaimError::Taken { .. }) {
-            ctx.end(error.to_string());
-        }
-        return Err(error.into());
-    }
+fn key(object: &Guarded) -> String {
+    let namespace = object.namespace().unwrap_or_default();
+    format!("{namespace}/{}", object.name_any())
+}
+
+async fn converge(watched: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
+    let (namespace, name) = (watched.namespace().unwrap_or_default(), watched.name_any());
+    ctx.hold(&namespace).await?;
     // The watch may be behind: what is decided on is read now.
     let Some(object) = read(ctx, &namespace, &name).await? else {
-        ctx.retries.forget(&format!("{namespace}/{name}"));
+        ctx.retries.forget(&key(watched));
         return Ok(Action::await_change());
     };
     let mut tier = match object.0 {
@@ -280,7 +268,7 @@ async fn hold_passwords(
     found: &Found,
 ) -> Result<(Passwords, Vec<String>), ApplyError> {
     let wish = passwords::wish(tier);
-    let (passwords, write) = passwords::decide(servers, found, wish, false, &random::password);
+    let (passwords, write) = passwords::decide(servers, found, wish, &random::password);
     let version = apply::write_passwords(ctx, wanted, found.auth.as_ref(), write, wish).await?;
     Ok((passwords, version.into_iter().collect()))
 }

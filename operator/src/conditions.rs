@@ -4,6 +4,7 @@
 //! unchanged state makes an unchanged status.
 
 use crds::condition::{Condition, ConditionStatus};
+use k8s_openapi::jiff::{Timestamp, Unit};
 
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +53,14 @@ pub mod type_ {
     pub const CONFLICT: &str = "Conflict";
     /// The memory policy of the tier may remove sessions.
     pub const SESSIONS_EVICTABLE: &str = "SessionsEvictable";
+}
+
+/// The time that is written to a status: whole seconds, as all times of the API.
+pub fn now() -> String {
+    Timestamp::now()
+        .round(Unit::Second)
+        .unwrap_or_else(|_| Timestamp::now())
+        .to_string()
 }
 
 // === impl Fact ===

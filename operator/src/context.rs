@@ -1,14 +1,17 @@
 //! What every reconcile is given.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use kube::Client;
 use kube_runtime::events::{Recorder, Reporter};
-use parking_lot::Mutex;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::sync::mpsc;
 
 use crate::{
-    claim::Claims, metrics::Metrics, readiness::Readiness, retry::Retries, settings::Settings,
+    claim::{ClaimError, Claims},
+    metrics::Metrics,
+    readiness::Readiness,
+    retry::Retries,
+    settings::Settings,
 };
 
 /// Shared by all reconciles of the process.
@@ -27,8 +30,6 @@ pub struct Ctx {
     pub readiness: Readiness,
     /// Pauses after failures.
     pub retries: Retries,
-    /// When figures of sidecars were last written to the status of a tier, by its UID.
-    pub figures_written: Mutex<HashMap<String, Instant>>,
     /// Tells the process to end, and why.
     pub stop: mpsc::Sender<String>,
 }
@@ -48,8 +49,18 @@ impl Ctx {
             metrics: Metrics::new(),
             readiness: Readiness::default(),
             retries: Retries::default(),
-            figures_written: Mutex::default(),
             stop,
+        })
+    }
+
+    /// Makes sure that a namespace is ours to reconcile; if another installation has it, this one
+    /// ends.
+    pub async fn hold(&self, namespace: &str) -> Result<(), ClaimError> {
+        let held = self.claims.hold(&self.client, &self.settings, namespace);
+        held.await.inspect_err(|error| {
+            if matches!(error, ClaimError::Taken { .. }) {
+                self.end(error.to_string());
+            }
         })
     }
 

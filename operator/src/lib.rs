@@ -25,3 +25,5 @@ pub mod run;
 pub mod session_policy;
 pub mod settings;
 pub mod telemetry;
+pub mod user;
+pub mod write_status;

@@ -6,15 +6,8 @@ pub mod judge;
 use std::{sync::Arc, time::Duration};
 
 use crds::{CacheTier, SessionPolicy, condition::Status};
-use k8s_openapi::jiff::{Timestamp, Unit};
-use kube::{
-    Api, Resource as _, ResourceExt as _,
-    api::{ListParams, PartialObjectMeta, Patch, PatchParams},
-    core::DeserializeGuard,
-};
+use kube::{Api, Resource as _, ResourceExt as _, api::ListParams, core::DeserializeGuard};
 use kube_runtime::controller::Action;
-use policy::names;
-use serde_json::json;
 
 use self::judge::Found;
 use crate::{
@@ -23,6 +16,7 @@ use crate::{
     conditions::{self, Fact},
     context::Ctx,
     report,
+    write_status::write_status,
 };
 
 /// A policy as it is watched: one that does not fit its schema is an object, not a broken watch.
@@ -78,16 +72,7 @@ fn key(object: &Guarded) -> String {
 
 async fn converge(object: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    if let Err(error) = ctx
-        .claims
-        .hold(&ctx.client, &ctx.settings, &namespace)
-        .await
-    {
-        if matches!(error, ClaimError::Taken { .. }) {
-            ctx.end(error.to_string());
-        }
-        return Err(error.into());
-    }
+    ctx.hold(&namespace).await?;
     let failed = |verb, kind: &str, name: &str| {
         let (kind, name, namespace) = (kind.to_owned(), name.to_owned(), namespace.clone());
         move |source| ApiError {
@@ -137,43 +122,31 @@ async fn converge(object: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
             .collect(),
     };
     let facts = judge::facts(policy, &found);
-    write(ctx, policy, facts)
-        .await
-        .map_err(failed("patch", "SessionPolicy/status", &name))?;
+    write(ctx, policy, facts).await?;
     Ok(Action::requeue(SAFETY))
 }
 
-async fn write(ctx: &Ctx, policy: &SessionPolicy, facts: Vec<Fact>) -> kube::Result<()> {
+async fn write(ctx: &Ctx, policy: &SessionPolicy, facts: Vec<Fact>) -> Result<(), ApiError> {
     let before = policy.status.clone().unwrap_or_default();
-    let now = Timestamp::now()
-        .round(Unit::Second)
-        .unwrap_or_else(|_| Timestamp::now())
-        .to_string();
     let generation = policy.metadata.generation;
     let status = Status {
         observed_generation: generation,
-        conditions: conditions::merge(&before.conditions, facts, &[], generation, &now),
+        conditions: conditions::merge(
+            &before.conditions,
+            facts,
+            &[],
+            generation,
+            &conditions::now(),
+        ),
     };
     if status == before {
         return Ok(());
     }
-    let wanted = json!({
-        "apiVersion": SessionPolicy::api_version(&()),
-        "kind": SessionPolicy::kind(&()),
-        "metadata": {"name": policy.name_any(), "uid": policy.uid()},
-        "status": status,
-    });
     let namespace = policy.namespace().unwrap_or_default();
-    let api: Api<PartialObjectMeta<SessionPolicy>> =
-        Api::namespaced(ctx.client.clone(), &namespace);
-    let params = PatchParams::apply(names::FIELD_MANAGER).force();
-    match api
-        .patch_status(&policy.name_any(), &params, &Patch::Apply(&wanted))
-        .await
-    {
-        Ok(_) => {}
-        Err(kube::Error::Api(gone)) if gone.code == 404 => return Ok(()),
-        Err(error) => return Err(error),
+    let (name, uid) = (policy.name_any(), policy.uid());
+    let uid = uid.as_deref();
+    if !write_status::<SessionPolicy>(&ctx.client, &namespace, &name, uid, &status).await? {
+        return Ok(());
     }
     report::changes(
         &ctx.recorder,

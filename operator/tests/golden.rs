@@ -56,7 +56,7 @@ fn read(text: &str) -> (CacheTier, Found) {
 fn objects(tier: &ValidatedTier, found: &Found) -> Vec<Value> {
     let passwords = tier.servers().map(|servers| {
         let generate = || "generated".to_owned();
-        passwords::decide(servers, found, None, false, &generate).0
+        passwords::decide(servers, found, None, &generate).0
     });
     let Resources {
         service_accounts,

@@ -12,22 +12,10 @@ use kube::ResourceExt as _;
 use policy::names::{self, secret_file};
 
 use super::{dereference::Found, validate::Servers};
+pub use crate::user::User;
 
 /// Annotation of the Secret: the value of the tier's annotation that was obeyed last.
 pub const ROTATED: &str = "pannier.dev/rotated";
-
-/// An ACL user that every server has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum User {
-    /// Apps without a sidecar.
-    Default,
-    /// The operator and the agents.
-    Operator,
-    /// Replicas and Sentinels.
-    Replica,
-    /// Sidecars.
-    Sidecar,
-}
 
 /// The passwords of one user.
 #[derive(Clone, PartialEq, Eq)]
@@ -55,21 +43,6 @@ pub enum Write {
 
 /// Makes a new password.
 pub type Generate<'a> = &'a dyn Fn() -> String;
-
-impl User {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Default, Self::Operator, Self::Replica, Self::Sidecar];
-
-    /// Its name in Redis.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Default => "default",
-            Self::Operator => "operator",
-            Self::Replica => "replica",
-            Self::Sidecar => "sidecar",
-        }
-    }
-}
 
 // === impl Passwords ===
 
@@ -101,12 +74,11 @@ impl Passwords {
 }
 
 /// The passwords to use, and what that means for the Secret. `rotate` is the tier's wish for new
-/// ones, where it differs from the one obeyed last; `forget` says that nobody uses old ones.
+/// ones, where it differs from the one obeyed last.
 pub fn decide(
     wanted: &Servers,
     found: &Found,
     rotate: Option<&str>,
-    forget: bool,
     generate: Generate<'_>,
 ) -> (Passwords, Write) {
     let obeyed = found
@@ -120,9 +92,6 @@ pub fn decide(
             current: generate(),
             previous: None,
         });
-        if forget {
-            slots.previous = None;
-        }
         let next = match (user, &wanted.given_password) {
             (User::Default, Some(given)) => Some(given.clone()),
             _ if rotate => Some(generate()),

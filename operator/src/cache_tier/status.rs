@@ -9,14 +9,9 @@ use crds::{
     CacheTier,
     condition::{CacheTierStatus, Condition, ResolvedStatus},
 };
-use k8s_openapi::jiff::Timestamp;
-use kube::{
-    Api, Resource as _, ResourceExt as _,
-    api::{Patch, PatchParams},
-    core::error_boundary::InvalidObject,
-};
+use kube::{Resource as _, ResourceExt as _, core::error_boundary::InvalidObject};
 use policy::names;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     Error, Progress,
@@ -25,9 +20,10 @@ use super::{
 use crate::{
     api_error::{ApiError, Category},
     apply::ApplyError,
-    conditions::{self, Fact, type_},
+    conditions::{self, Fact, now, type_},
     context::Ctx,
     report,
+    write_status::write_status,
 };
 
 /// Writes what came of a reconcile.
@@ -274,41 +270,8 @@ async fn patch(
     uid: Option<&str>,
     status: &CacheTierStatus,
 ) -> Result<(), ApiError> {
-    let api: Api<CacheTier> = Api::namespaced(ctx.client.clone(), namespace);
-    let wanted = json!({
-        "apiVersion": CacheTier::api_version(&()),
-        "kind": CacheTier::kind(&()),
-        "metadata": {"name": name, "uid": uid},
-        "status": status,
-    });
-    let params = PatchParams::apply(names::FIELD_MANAGER).force();
-    let failed = |source| ApiError {
-        verb: "patch",
-        kind: "CacheTier/status".to_owned(),
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        source,
-    };
     ctx.metrics.writes.with_label_values(&["status"]).inc();
-    // The answer is not read: it may be what does not fit.
-    let raw: Api<kube::api::PartialObjectMeta<CacheTier>> =
-        Api::namespaced(ctx.client.clone(), namespace);
-    drop(api);
-    match raw
-        .patch_status(name, &params, &Patch::Apply(&wanted))
-        .await
-    {
-        Ok(_) => Ok(()),
-        // It was deleted meanwhile: there is nobody to tell.
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(source) => Err(failed(source)),
-    }
-}
-
-fn now() -> String {
-    // Whole seconds, as all times of the API.
-    Timestamp::now()
-        .round(k8s_openapi::jiff::Unit::Second)
-        .unwrap_or_else(|_| Timestamp::now())
-        .to_string()
+    // Deleted meanwhile: there is nobody to tell.
+    write_status::<CacheTier>(&ctx.client, namespace, name, uid, status).await?;
+    Ok(())
 }

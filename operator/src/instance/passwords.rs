@@ -10,18 +10,7 @@ use std::{
 
 use ring::digest::{SHA256, digest};
 
-/// A user of the servers and Sentinels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum User {
-    /// Apps without a sidecar.
-    Default,
-    /// The operator and the agents.
-    Operator,
-    /// Replicas towards their primary, Sentinels among each other.
-    Replica,
-    /// Sidecars.
-    Sidecar,
-}
+pub use crate::user::User;
 
 /// A password. `Debug` shows that there is one; there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
@@ -54,21 +43,6 @@ pub enum PasswordError {
     /// A user has no password: nobody could log in any more.
     #[error("the tier's Secret has no key {0}.current; the passwords stay as they are")]
     Missing(&'static str),
-}
-
-impl User {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Default, Self::Operator, Self::Replica, Self::Sidecar];
-
-    /// As the servers know it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Default => "default",
-            Self::Operator => "operator",
-            Self::Replica => "replica",
-            Self::Sidecar => "sidecar",
-        }
-    }
 }
 
 impl Secret {

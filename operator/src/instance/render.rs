@@ -118,6 +118,19 @@ fn given(config: &InstanceConfig) -> impl Iterator<Item = String> {
         })
 }
 
+/// What servers and Sentinels have in common: where they listen, where their files are.
+fn process(config: &InstanceConfig, identity: &Identity) -> [String; 6] {
+    let acl_file = Path::new(&config.data).join(ACL_FILE);
+    [
+        bind(identity),
+        format!("port {}", config.port),
+        "protected-mode no".to_owned(),
+        "daemonize no".to_owned(),
+        format!("dir {}", quoted(&config.data)),
+        format!("aclfile {}", quoted(&acl_file.to_string_lossy())),
+    ]
+}
+
 /// `redis.conf`, the same for Valkey.
 pub fn server_conf(
     config: &InstanceConfig,
@@ -126,16 +139,9 @@ pub fn server_conf(
     start: &Start,
     priority: u32,
 ) -> String {
-    let data = Path::new(&config.data);
-    let mut lines = vec![
-        "# Written by Pannier's agent at each start; changes are lost.".to_owned(),
-        bind(identity),
-        format!("port {}", config.port),
-        "protected-mode no".to_owned(),
-        "daemonize no".to_owned(),
-        format!("dir {}", quoted(&config.data)),
-        format!("aclfile {}", quoted(&data.join(ACL_FILE).to_string_lossy())),
-    ];
+    let mut lines =
+        vec!["# Written by Pannier's agent at each start; changes are lost.".to_owned()];
+    lines.extend(process(config, identity));
     lines.extend(given(config));
     if !config.config.contains_key("repl-diskless-sync-delay") {
         // Waiting for more replicas to come is not worth five seconds of a shard's start.

@@ -1,8 +1,6 @@
 //! `sentinel.conf`: what the tier says, and what the Sentinel remembered when it last ran.
 
-use std::path::Path;
-
-use super::{ACL_FILE, bind, quoted};
+use super::{process, quoted};
 use crate::instance::{
     config::InstanceConfig,
     identity::Identity,
@@ -71,16 +69,11 @@ pub fn sentinel_conf(
     memory: &Memory,
 ) -> String {
     let name = &config.master_name;
-    let data = Path::new(&config.data);
     let port = config.server_port;
-    let mut lines = vec![
-        "# Written by Pannier's agent at each start, then by the Sentinel.".to_owned(),
-        bind(identity),
-        format!("port {}", config.port),
-        "protected-mode no".to_owned(),
-        "daemonize no".to_owned(),
-        format!("dir {}", quoted(&config.data)),
-        format!("aclfile {}", quoted(&data.join(ACL_FILE).to_string_lossy())),
+    let mut lines =
+        vec!["# Written by Pannier's agent at each start, then by the Sentinel.".to_owned()];
+    lines.extend(process(config, identity));
+    lines.extend([
         format!("sentinel myid {}", id(config, identity)),
         "sentinel deny-scripts-reconfig yes".to_owned(),
         "sentinel resolve-hostnames yes".to_owned(),
@@ -100,7 +93,7 @@ pub fn sentinel_conf(
             config.failover_timeout_milliseconds
         ),
         format!("sentinel parallel-syncs {name} 1"),
-    ];
+    ]);
     if let Some(secret) = passwords.of(User::Operator).all().next() {
         lines.push(format!(
             "sentinel auth-user {name} {}",
