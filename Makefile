@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test soak check bench fmt generate
+.PHONY: help run test e2e soak check bench fmt generate
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 RESULTS := $(TARGET)/tests
@@ -37,6 +37,14 @@ test: ## Run every test, against real servers and clients (fetched first, nothin
 	   END { printf "total: %d passed, %d failed, %d ignored, %d skipped\n", passed, failed, ignored, skipped }' \
 	  $(RESULTS)/output | tee $(RESULTS)/summary; \
 	exit $$status
+
+e2e: ## Run what takes long on a real cluster of three nodes, and print what it measured (needs root)
+	@echo "building (3 minutes the first time, Kubernetes 9 more), then about 15 minutes of tiers under load"
+	@cargo build -p pannier-operator
+	@cargo build -p pannier-e2e --bins
+	@cargo run --quiet -p pannier-e2e --bin e2e-fetch
+	@PANNIER_OPERATOR_BIN=$(abspath $(TARGET))/debug/pannier-operator \
+	cargo test -p pannier-e2e --test live --test scenarios -- --nocapture --test-threads 1
 
 soak: ## Judge a million reads of each topology under faults (says first how long it takes)
 	@cargo build --release -p pannier-sidecar

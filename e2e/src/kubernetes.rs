@@ -23,7 +23,7 @@ pub use self::{
     client::{
         apply_crds, blocking, eventually, eventually_within, new_namespace, service_account_token,
     },
-    cluster::{Cluster, Forward, Node, STORAGE_CLASS, is_ready},
+    cluster::{Cluster, Forward, Node, PodNetwork, STORAGE_CLASS, is_ready},
     control_plane::{ControlPlane, ControlPlaneOptions},
     kubeconfig::Access,
     programs::NodePrograms,

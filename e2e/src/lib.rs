@@ -13,6 +13,7 @@ pub mod history;
 pub mod http;
 pub mod kubernetes;
 pub mod liar;
+pub mod live;
 pub mod packages;
 pub mod ports;
 pub mod process;

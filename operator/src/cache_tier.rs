@@ -47,6 +47,9 @@ pub type Guarded = DeserializeGuard<CacheTier>;
 
 /// Everything is looked at again after this long, whatever the watches say.
 const SAFETY: Duration = Duration::from_mins(10);
+/// And after this long where servers are run: roles and settings change without a word to the API
+/// server.
+const LOOK: Duration = Duration::from_secs(30);
 /// And after this long while something is under way.
 const UNDER_WAY: Duration = Duration::from_secs(10);
 
@@ -209,10 +212,10 @@ async fn converge(watched: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
     if progress.written.sharing.places().is_empty() {
         cleanup::remove_finalizer(ctx, &tier).await?;
     }
-    Ok(Action::requeue(if progress.waits().is_some() {
-        UNDER_WAY
-    } else {
-        SAFETY
+    Ok(Action::requeue(match progress.waits() {
+        Some(_) => UNDER_WAY,
+        None if progress.tier.servers().is_some() => LOOK,
+        None => SAFETY,
     }))
 }
 

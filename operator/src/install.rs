@@ -1,8 +1,11 @@
-//! The init container's only job: a copy of this binary in a folder that the main container sees.
+//! The init container's only job: a copy of this binary in a folder that the main container sees, and
+//! beside it a file of names.
 //!
 //! The copy is what pins the agent's version to the pod: a newer operator rolls nothing.
 
 use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path};
+
+use crate::instance::names;
 
 /// Why there is no copy.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +26,8 @@ pub fn install(to: &Path) -> Result<(), InstallError> {
 fn copy(to: &Path) -> io::Result<()> {
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder)?;
+        // Mounted as `/etc/hosts` in the main container, whose agent keeps it.
+        fs::write(folder.join(names::FILE), names::ITSELF)?;
     }
     let partial = to.with_extension("partial");
     fs::copy(std::env::current_exe()?, &partial)?;
@@ -47,6 +52,8 @@ mod tests {
             0o755
         );
         assert!(!to.with_extension("partial").exists());
+        let hosts = fs::read_to_string(to.with_file_name(names::FILE)).unwrap();
+        assert!(hosts.contains("localhost"));
         fs::remove_dir_all(folder).unwrap();
     }
 }

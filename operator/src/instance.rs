@@ -15,6 +15,7 @@ mod http;
 pub mod identity;
 mod link;
 pub mod marker;
+pub mod names;
 mod passwords;
 mod peer;
 mod probes;
@@ -106,6 +107,10 @@ pub async fn run(path: PathBuf) -> Result<u8, AgentError> {
         address = shared.identity.address,
         "the agent runs"
     );
+    if let Some(path) = env(names::NAMES).map(PathBuf::from) {
+        names::begin(&shared, &path).await;
+        tokio::spawn(names::keep(Arc::clone(&shared), path));
+    }
     let started = match shared.config.kind {
         Kind::Server => begin_server(&shared, &children).await?,
         Kind::Sentinel => begin_sentinel(&shared, &children).await?,

@@ -9,6 +9,7 @@ pub mod backoff;
 pub mod connect;
 pub mod health;
 pub mod link;
+pub mod names;
 pub mod offline;
 pub mod outbox;
 pub mod servers;

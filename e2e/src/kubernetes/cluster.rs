@@ -6,6 +6,7 @@ mod forward;
 mod groups;
 mod network;
 mod node;
+mod pod_network;
 mod storage;
 
 use std::{
@@ -24,7 +25,7 @@ use kube::{Api, Client, ResourceExt as _, api::ListParams};
 use nix::{sys::signal::Signal, unistd::geteuid};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-pub use self::{forward::Forward, node::Node, storage::STORAGE_CLASS};
+pub use self::{forward::Forward, node::Node, pod_network::PodNetwork, storage::STORAGE_CLASS};
 use self::{
     network::{HUB, Network, dial, enter, node_address},
     storage::create_class,
@@ -319,6 +320,12 @@ impl Cluster {
         node.signal_container(&container_id(pod, container), signal);
     }
 
+    /// The network of a pod, by one of its running containers; none, if that does not run.
+    pub fn network_of(&self, pod: &Pod, container: &str) -> Option<PodNetwork> {
+        let id = running_container(pod, container)?;
+        PodNetwork::of_process(self.node_of(pod).container_process(&id)?).ok()
+    }
+
     /// The node that a pod runs on.
     pub fn node_of(&self, pod: &Pod) -> &Node {
         let name = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
@@ -339,16 +346,19 @@ pub fn is_ready(node: &NodeObject) -> bool {
 }
 
 fn container_id(pod: &Pod, container: &str) -> String {
+    running_container(pod, container)
+        .unwrap_or_else(|| unusable(&format!("{} has no {container}", pod.name_any())))
+}
+
+fn running_container(pod: &Pod, container: &str) -> Option<String> {
     let status = pod.status.iter();
-    let all = status.flat_map(|status| {
+    let mut all = status.flat_map(|status| {
         let main = status.container_statuses.iter().flatten();
         main.chain(status.init_container_statuses.iter().flatten())
     });
-    let id = all
-        .filter(|one| one.name == container)
-        .find_map(|one| one.container_id.as_deref())
-        .unwrap_or_else(|| unusable(&format!("{} has no {container}", pod.name_any())));
-    id.trim_start_matches("containerd://").to_owned()
+    let found = all.find(|one| one.name == container)?;
+    let id = found.container_id.as_deref()?;
+    Some(id.trim_start_matches("containerd://").to_owned())
 }
 
 fn text(output: &Output) -> String {

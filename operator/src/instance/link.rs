@@ -1,7 +1,12 @@
 //! Connections to servers and Sentinels as the user `operator`: bounded in time, logged in with
 //! whichever password slot the other side accepts, and independent of a DNS that went away.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use redis::{
@@ -15,6 +20,8 @@ use super::shared::Shared;
 
 /// Longest time for a name.
 const RESOLVE: Duration = Duration::from_millis(1500);
+/// The same for a name whose address is known: a DNS that is away must not hold everything up.
+const RESOLVE_AGAIN: Duration = Duration::from_millis(300);
 /// Longest time for a connection.
 const CONNECT: Duration = Duration::from_millis(700);
 /// Longest time for an answer.
@@ -51,7 +58,14 @@ pub struct Link {
 impl Addresses {
     /// The address of a name.
     pub async fn of(&self, host: &str, port: u16) -> Option<SocketAddr> {
-        if let Ok(Ok(found)) = timeout(RESOLVE, lookup_host((host, port))).await {
+        let last = self.0.lock().get(host).copied();
+        let patience = if last.is_some() {
+            RESOLVE_AGAIN
+        } else {
+            RESOLVE
+        };
+        let asked = absolute(host);
+        if let Ok(Ok(found)) = timeout(patience, lookup_host((asked.as_str(), port))).await {
             let found: Vec<SocketAddr> = found.collect();
             let first = found.iter().find(|one| one.is_ipv4()).or(found.first());
             if let Some(first) = first {
@@ -59,8 +73,27 @@ impl Addresses {
                 return Some(*first);
             }
         }
-        let last = self.0.lock().get(host).copied();
         last.map(|address| SocketAddr::new(address.ip(), port))
+    }
+
+    /// Lines of a file of names: the addresses of those `names` that have been looked up.
+    pub fn lines(&self, names: &[String]) -> String {
+        let known = self.0.lock();
+        let line = |name: &String| Some(format!("{}\t{name}\n", known.get(name)?.ip()));
+        names.iter().filter_map(line).collect()
+    }
+
+    /// Takes the addresses of `names` from a file of names.
+    pub fn remember(&self, text: &str, names: &[String]) {
+        let mut known = self.0.lock();
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            if let (Some(Ok(ip)), Some(name)) = (words.next().map(str::parse), words.next())
+                && names.iter().any(|one| one == name)
+            {
+                known.insert(name.to_owned(), SocketAddr::new(ip, 0));
+            }
+        }
     }
 
     /// The name among `names` that has that address, as far as was looked up.
@@ -70,6 +103,16 @@ impl Addresses {
             let ip = known.get(*name).map(|found| found.ip().to_string());
             ip.as_deref() == Some(address)
         })
+    }
+}
+
+/// A name with its final dot is not one of the file of names, which this agent itself writes: the DNS is
+/// asked.
+fn absolute(host: &str) -> String {
+    if host.parse::<IpAddr>().is_ok() || !host.contains('.') {
+        host.to_owned()
+    } else {
+        format!("{host}.")
     }
 }
 
@@ -212,4 +255,28 @@ pub fn pairs(value: &Value) -> HashMap<String, String> {
     pairs
         .filter_map(|pair| Some((text(&pair[0])?, text(&pair[1])?)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_carried_over_by_the_file_that_servers_read() {
+        let names = ["a.x".to_owned(), "b.x".to_owned()];
+        let text = "127.0.0.1\tlocalhost\n10.0.0.1\ta.x\n10.0.0.9\tsomebody.else\nbroken\n";
+        let addresses = Addresses::default();
+        addresses.remember(text, &names);
+        assert_eq!(addresses.lines(&names), "10.0.0.1\ta.x\n");
+        let known = names.to_vec();
+        assert_eq!(addresses.name_of(&known, "10.0.0.1"), Some(&names[0]));
+        assert_eq!(addresses.name_of(&known, "10.0.0.9"), None);
+    }
+
+    #[test]
+    fn the_dns_is_asked_for_names_and_not_the_file() {
+        assert_eq!(absolute("a.b.svc.cluster.local"), "a.b.svc.cluster.local.");
+        assert_eq!(absolute("127.0.0.1"), "127.0.0.1");
+        assert_eq!(absolute("localhost"), "localhost");
+    }
 }

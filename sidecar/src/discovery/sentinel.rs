@@ -15,7 +15,7 @@ use policy::config::Upstream;
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinSet},
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use self::{
@@ -27,7 +27,7 @@ use crate::{
     metrics::Flush,
     state::Shared,
     upstream::{
-        Endpoint,
+        Endpoint, names,
         topology::{Address, Topology},
     },
 };
@@ -36,6 +36,9 @@ use crate::{
 const SENTINELS: usize = 9;
 /// How long a replica that was chosen may take until it is a primary.
 const PROMOTION: Duration = Duration::from_secs(5);
+/// Time between two look-ups of the replicas' names, and how many there are at most.
+const LOOK_UP: Duration = Duration::from_secs(20);
+const REPLICAS: usize = 16;
 /// How often it is asked meanwhile.
 const PROMOTION_POLL: Duration = Duration::from_millis(20);
 
@@ -51,6 +54,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         listening: JoinSet::new(),
         events,
         known: None,
+        looked_up: None,
         pace: Pace::new(),
     };
     let mut event = None;
@@ -84,6 +88,8 @@ struct Watch {
     listening: JoinSet<()>,
     events: mpsc::Sender<Event>,
     known: Option<Known>,
+    /// When the replicas' names were last looked up.
+    looked_up: Option<Instant>,
     pace: Pace,
 }
 
@@ -171,8 +177,31 @@ impl Watch {
             }
         }
         self.listen(endpoint, &name);
+        self.look_up_replicas(&name).await;
         super::note(&self.shared, self.verdict(confirmed, &name, &failures));
         changed
+    }
+
+    /// One of them will be the primary when this one is lost, perhaps together with the DNS: their
+    /// addresses are looked up now and then, and [`names`] remembers them.
+    async fn look_up_replicas(&mut self, name: &str) {
+        if self.looked_up.is_some_and(|at| at.elapsed() < LOOK_UP) {
+            return;
+        }
+        let Some(conn) = self.conns.values_mut().next() else {
+            return;
+        };
+        // Who may not ask, or gets no answer, does without.
+        let Ok(replicas) = answer::replicas(conn, name).await else {
+            return;
+        };
+        self.looked_up = Some(Instant::now());
+        for replica in replicas.into_iter().take(REPLICAS) {
+            let lookup = async move { names::addresses(&replica.host, replica.port).await };
+            self.listening.spawn(async move {
+                let _ = timeout(PATIENCE, lookup).await;
+            });
+        }
     }
 
     fn verdict(&self, confirmed: bool, name: &str, failures: &[String]) -> Result<(), String> {

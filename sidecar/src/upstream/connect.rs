@@ -12,6 +12,7 @@ use tokio_rustls::TlsConnector;
 
 use super::{
     announce::{self, Prefixes},
+    names,
     stream::Stream,
     tls::TlsSettings,
     topology::Address,
@@ -190,15 +191,13 @@ impl Endpoint {
     }
 
     async fn attempt(&self, wanted: Handshake) -> Result<Connected, ConnectError> {
-        let tcp = TcpStream::connect((
-            self.host.as_str(),
-            planted::port(wanted.tracking, self.port),
-        ))
-        .await
-        .map_err(|source| ConnectError::Tcp {
-            address: self.address(),
-            source,
-        })?;
+        let port = planted::port(wanted.tracking, self.port);
+        let tcp = names::connect(&self.host, port)
+            .await
+            .map_err(|source| ConnectError::Tcp {
+                address: self.address(),
+                source,
+            })?;
         tcp.set_nodelay(true).map_err(ConnectError::Broken)?;
         keep_alive(&tcp).map_err(ConnectError::Broken)?;
         let stream = match &self.tls {

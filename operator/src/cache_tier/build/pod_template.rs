@@ -21,14 +21,19 @@ use kube::api::ObjectMeta;
 use policy::{ByteSize, names};
 
 use super::{instance, quantity};
-use crate::cache_tier::{
-    object_names::Component,
-    validate::{Servers, ValidatedTier},
+use crate::{
+    cache_tier::{
+        object_names::Component,
+        validate::{Servers, ValidatedTier},
+    },
+    instance::names as names_file,
 };
 
 /// User and group of all processes: that of redis and valkey in the usual images.
 const USER: i64 = 999;
 const BINARY: &str = "/pannier/bin";
+/// Kept by the agent: servers and Sentinels find each other's names there when the DNS is away.
+const HOSTS: &str = "/etc/hosts";
 const SENTINEL_MEMORY: ByteSize = ByteSize(64 << 20);
 /// The agent and what the server writes beside its data.
 const AGENT_MEMORY: ByteSize = ByteSize(64 << 20);
@@ -126,6 +131,11 @@ fn engine(servers: &Servers, kind: &Kind) -> Container {
         env: Some(vec![
             field("PANNIER_POD_NAME", "metadata.name"),
             field("PANNIER_POD_IP", "status.podIP"),
+            EnvVar {
+                name: names_file::NAMES.to_owned(),
+                value: Some(HOSTS.to_owned()),
+                ..EnvVar::default()
+            },
         ]),
         ports: Some(vec![
             port(port_name, kind.port),
@@ -139,6 +149,10 @@ fn engine(servers: &Servers, kind: &Kind) -> Container {
         readiness_probe: Some(probe("/ready", 2, 2)),
         volume_mounts: Some(vec![
             mount("bin", BINARY, true),
+            VolumeMount {
+                sub_path: Some(names_file::FILE.to_owned()),
+                ..mount("bin", HOSTS, false)
+            },
             mount("instance", instance::FOLDER, true),
             mount("auth", instance::AUTH, true),
             mount("data", instance::DATA, false),

@@ -48,6 +48,14 @@ pub(super) async fn ask(conn: &mut Conn, name: &str) -> Result<Answer, String> {
     read(&named, &about, &others)
 }
 
+/// Where the replicas of the primary called `name` are.
+pub(super) async fn replicas(conn: &mut Conn, name: &str) -> Result<Vec<Address>, String> {
+    let frame = question(conn, &["SENTINEL", "REPLICAS", name]).await?;
+    let value = Value::read(&frame).map_err(|error| error.to_string())?;
+    let replicas = value.list().unwrap_or_default();
+    Ok(replicas.iter().filter_map(listed).collect())
+}
+
 async fn question(conn: &mut Conn, words: &[&str]) -> Result<Vec<u8>, String> {
     let answer = conn.ask(words, PATIENCE).await;
     answer.map_err(|error| format!("{} {}: {error}", words[0], words[1]))

@@ -1,0 +1,262 @@
+//! Changes of a tier under load.
+
+use std::time::Instant;
+
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::{Api, ResourceExt as _, api::DeleteParams};
+use policy::names::ROTATE_PASSWORDS;
+use serde_json::{Value as Json, json};
+
+use super::{
+    super::{App, Live, SLOW, TIER, Tier, Trial, tier::is_ready},
+    UNPLANNED,
+};
+use crate::{environment::unusable, kubernetes::eventually_within};
+
+/// A setting that servers take over while they run: every one of them shows it, none restarts.
+pub async fn live_setting(tier: &Tier, app: &App, redis: &Json) {
+    let trial = Trial::begin(tier, app, "a live setting changed").await;
+    let mut changed = redis.clone();
+    changed["config"] = json!({"slowlog-max-len": "77"});
+    tier.apply(changed).await;
+    every_server_shows(tier, "slowlog-max-len", "77").await;
+    tier.until("ConfigApplied", "True", "Verified").await;
+    trial.end().await.was_planned().changed_only(&[]);
+}
+
+/// A setting that somebody changed by hand on one server is set back.
+pub async fn drift(tier: &Tier, app: &App) {
+    let trial = Trial::begin(tier, app, "a setting changed by hand on a server").await;
+    let server = tier.servers().await.remove(0);
+    let before = shown(tier, &server, "maxmemory-samples").await;
+    let set = ["CONFIG", "SET", "maxmemory-samples", "9"];
+    tier.ask(&server, &set).await;
+    let began = Instant::now();
+    eventually_within(SLOW, "the setting is as it was", || async {
+        (shown(tier, &server, "maxmemory-samples").await == before).then_some(())
+    })
+    .await;
+    println!("measured: set back after {:.1?}", began.elapsed());
+    trial.end().await.was_planned().changed_only(&[]);
+}
+
+async fn shown(tier: &Tier, server: &Pod, name: &str) -> Option<String> {
+    let reply = tier.ask(server, &["CONFIG", "GET", name]).await?;
+    (!reply.is_error()).then(|| reply.items().get(1).map(|value| value.text()))?
+}
+
+async fn every_server_shows(tier: &Tier, name: &str, value: &str) {
+    eventually_within(
+        SLOW,
+        &format!("every server shows {name} {value}"),
+        || async {
+            for server in tier.servers().await {
+                if shown(tier, &server, name).await.as_deref() != Some(value) {
+                    return None;
+                }
+            }
+            Some(())
+        },
+    )
+    .await;
+}
+
+/// A change that needs new pods: replicas first, then the primary hands over, the old primary last.
+pub async fn rolled(tier: &Tier, app: &App, name: &str, redis: Json) {
+    let before = tier.servers().await;
+    let primary = tier.primary().await;
+    let trial = Trial::begin(tier, app, name).await;
+    tier.apply(redis).await;
+    for pod in &before {
+        tier.until_replaced(pod).await;
+    }
+    let outcome = trial.end().await;
+    outcome.was_planned();
+    let names: Vec<String> = before.iter().map(|pod| pod.name_any()).collect();
+    let changed = outcome
+        .changed
+        .iter()
+        .filter(|pod| !pod.contains("sentinel"));
+    assert_eq!(changed.cloned().collect::<Vec<_>>(), names, "{name}");
+    let after = tier.servers().await;
+    let newest = after.iter().max_by_key(|pod| pod.creation_timestamp());
+    let newest = newest.map(|pod| pod.name_any());
+    assert_eq!(
+        newest,
+        Some(primary.name_any()),
+        "the old primary goes last"
+    );
+}
+
+/// Less memory than is used is refused with a sentence, and nothing restarts.
+pub async fn too_little_memory(tier: &Tier, app: &App, redis: &Json) {
+    fill(app);
+    let trial = Trial::begin(tier, app, "less memory than is used").await;
+    let mut less = redis.clone();
+    less["memory"] = json!("32Mi");
+    tier.apply(less).await;
+    let message = tier.until("Stalled", "True", "MemoryInUse").await;
+    assert!(message.contains("spec.redis.memory"), "{message}");
+    tier.apply(redis.clone()).await;
+    trial.end().await.was_planned().changed_only(&[]);
+    empty(app);
+}
+
+/// 30 MiB in 30 keys.
+fn fill(app: &App) {
+    let mut wire = app.connect(SLOW).expect("the sidecar runs");
+    let value = "x".repeat(1 << 20);
+    for number in 0..30 {
+        let reply = wire.call(&["SET", &format!("fill:{number}"), &value]);
+        assert_eq!(reply.text(), "OK");
+    }
+}
+
+fn empty(app: &App) {
+    let mut wire = app.connect(SLOW).expect("the sidecar runs");
+    for number in 0..30 {
+        wire.call(&["DEL", &format!("fill:{number}")]);
+    }
+}
+
+/// An image that does not exist stops at the first replica; a revert heals without a touch of the
+/// primary.
+pub async fn bad_image(tier: &Tier, app: &App, redis: &Json) {
+    let primary = tier.primary().await;
+    let trial = Trial::begin(tier, app, "an image that does not exist, then a revert").await;
+    let mut bad = redis.clone();
+    bad["image"] = json!("localhost/none:dev");
+    tier.apply(bad).await;
+    let what = "one server does not come up, and the tier says so";
+    let stuck = eventually_within(SLOW, what, || async {
+        let (_, _, message) = tier.condition("Reconciling").await?;
+        let servers = tier.servers().await;
+        let stuck = servers.iter().find(|pod| !is_ready(pod))?;
+        message
+            .contains("does not come up")
+            .then(|| stuck.name_any())
+    })
+    .await;
+    trial.writer.until_written(1000);
+    let unready = tier.servers().await;
+    let unready = unready.iter().filter(|pod| !is_ready(pod));
+    assert_eq!(unready.count(), 1, "nothing else is replaced");
+    tier.apply(redis.clone()).await;
+    let outcome = trial.end().await;
+    outcome.was_planned();
+    let servers: Vec<&String> = outcome
+        .changed
+        .iter()
+        .filter(|pod| !pod.contains("sentinel"))
+        .collect();
+    assert_eq!(servers, [&stuck]);
+    assert_eq!(
+        tier.primary().await.uid(),
+        primary.uid(),
+        "the primary is not touched"
+    );
+}
+
+/// No replicas, then as many as before: nothing is lost, and the primary stays or hands over.
+pub async fn replicas(tier: &Tier, app: &App, redis: &Json) {
+    let trial = Trial::begin(tier, app, "replicas 2, 0, 2").await;
+    let mut none = redis.clone();
+    none["replicasPerShard"] = json!(0);
+    tier.apply(none).await;
+    tier.until_servers(1).await;
+    tier.until_ready().await;
+    trial.writer.until_written(200);
+    tier.apply(redis.clone()).await;
+    tier.until_servers(3).await;
+    trial.end().await.was_planned();
+}
+
+/// New passwords while an old client stays connected: no command fails.
+pub async fn rotation(tier: &Tier, app: &App) {
+    let before = tier.password("sidecar").await;
+    let trial = Trial::begin(tier, app, "passwords rotated").await;
+    tier.annotate(ROTATE_PASSWORDS, &format!("{:?}", Instant::now()))
+        .await;
+    eventually_within(SLOW, "there are new passwords", || async {
+        (tier.password("sidecar").await != before).then_some(())
+    })
+    .await;
+    let began = Instant::now();
+    tier.until("CredentialsRotated", "False", "Overlap").await;
+    println!(
+        "measured: every server has the new passwords {:.1?} after they were made",
+        began.elapsed()
+    );
+    trial.writer.until_written(1000);
+    let outcome = trial.end().await;
+    outcome.was_planned().changed_only(&[]);
+    assert!(
+        outcome.record.errors.is_empty(),
+        "{:?}",
+        outcome.record.errors
+    );
+}
+
+/// The Secret with the passwords is deleted: nobody is locked out.
+pub async fn secret_deleted(tier: &Tier, app: &App) {
+    let trial = Trial::begin(tier, app, "the Secret with the passwords deleted").await;
+    let apps = tier.password("sidecar").await;
+    let operator = tier.password("operator").await;
+    let secrets: Api<Secret> = Api::namespaced(tier.client.clone(), &tier.namespace);
+    secrets
+        .delete(&format!("{TIER}-auth"), &DeleteParams::default())
+        .await
+        .unwrap_or_else(|error| unusable(&format!("the Secret stays: {error}")));
+    eventually_within(SLOW, "the Secret is there again", || async {
+        let now = tier.password("operator").await?;
+        (Some(now) != operator).then_some(())
+    })
+    .await;
+    assert_eq!(
+        tier.password("sidecar").await,
+        apps,
+        "apps keep their password"
+    );
+    tier.until("CredentialsRotated", "True", "Current").await;
+    let outcome = trial.end().await;
+    outcome.was_planned().changed_only(&[]);
+    assert!(
+        outcome.record.errors.is_empty(),
+        "{:?}",
+        outcome.record.errors
+    );
+}
+
+/// The operator is killed while a primary is replaced: agents and Sentinels need no operator.
+pub async fn operator_killed(live: &mut Live, tier: &Tier, app: &App) {
+    let primary = tier.primary().await;
+    let trial = Trial::begin(tier, app, "primary's container killed, no operator runs").await;
+    live.kill_operator();
+    tier.cluster.kill_container(&primary, "redis");
+    tier.until_another(&primary).await;
+    trial.writer.until_written(200);
+    live.start_operator();
+    let outcome = trial.end().await;
+    outcome
+        .paused_at_most(UNPLANNED)
+        .changed_only(&[primary.name_any()]);
+}
+
+/// A change while no operator runs is made as soon as one does.
+pub async fn changed_without_operator(live: &mut Live, tier: &Tier, app: &App, redis: &Json) {
+    let trial = Trial::begin(tier, app, "a setting changed while no operator ran").await;
+    live.kill_operator();
+    let mut changed = redis.clone();
+    changed["config"] = json!({"slowlog-max-len": "78"});
+    tier.apply(changed).await;
+    trial.writer.until_written(1000);
+    let began = Instant::now();
+    live.start_operator();
+    every_server_shows(tier, "slowlog-max-len", "78").await;
+    println!(
+        "measured: done {:.1?} after the operator was started",
+        began.elapsed()
+    );
+    let outcome = trial.end().await;
+    outcome.was_planned().changed_only(&[]);
+}

@@ -1,0 +1,55 @@
+//! All pods at once: with volumes the data is there again, without them the tier says what is lost.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::{Api, ResourceExt as _, api::DeleteParams};
+
+use super::{
+    super::{App, Outcome, Tier, Trial},
+    UNPLANNED,
+};
+use crate::environment::unusable;
+
+/// Longest time until a tier whose pods are all deleted serves again.
+const ALL_BACK: Duration = Duration::from_mins(1);
+
+/// Every pod of a tier is deleted at once, Sentinels too; gives how it went.
+pub async fn all_deleted(tier: &Tier, app: &App, name: &str) -> Outcome {
+    let pods = [tier.servers().await, tier.sentinels().await].concat();
+    let trial = Trial::begin(tier, app, name).await;
+    let began = Instant::now();
+    for pod in &pods {
+        tier.delete(pod, false).await;
+    }
+    for pod in &pods {
+        tier.until_replaced(pod).await;
+    }
+    tier.until_ready().await;
+    let took = began.elapsed();
+    println!("measured: {name}: Ready again {took:.1?} after the deletion");
+    assert!(took <= ALL_BACK, "{name}: {took:?}");
+    let outcome = trial.end().await;
+    outcome.paused_at_most(ALL_BACK);
+    outcome
+}
+
+/// The primary's pod and its volume are gone; made anew, it is a replica and gets the data back.
+pub async fn primary_and_volume_deleted(tier: &Tier, app: &App) {
+    let primary = tier.primary().await;
+    let trial = Trial::begin(tier, app, "primary's pod and its volume deleted").await;
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(tier.client.clone(), &tier.namespace);
+    claims
+        .delete(
+            &format!("data-{}", primary.name_any()),
+            &DeleteParams::default(),
+        )
+        .await
+        .unwrap_or_else(|error| unusable(&format!("the volume stays: {error}")));
+    tier.delete(&primary, true).await;
+    tier.until_replaced(&primary).await;
+    let outcome = trial.end().await;
+    outcome
+        .paused_at_most(UNPLANNED)
+        .changed_only(&[primary.name_any()]);
+}

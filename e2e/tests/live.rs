@@ -1,0 +1,128 @@
+//! Tiers on three real nodes, with real servers, a real sidecar and an operator process: what heals,
+//! how fast, and what is lost. The long form is `scenarios.rs` (`make e2e`).
+
+use std::time::Duration;
+
+use e2e::{
+    environment::available,
+    kubernetes::Cluster,
+    live::{
+        App, Live, Tier,
+        cases::{app_node, change, data, nodes, pods},
+        until_at_rest,
+    },
+};
+use serde_json::{Value, json};
+
+/// A tier, ready, and an app that writes to it.
+async fn serving(live: &Live, redis: Value) -> (Tier, App) {
+    let tier = live.apply(redis).await;
+    let took = tier.until_ready().await;
+    println!(
+        "measured: {}: Ready {took:.1?} after kubectl apply",
+        live.namespace
+    );
+    let app = live.app("app", &app_node(&tier).await).await;
+    (tier, app)
+}
+
+fn replicated() -> Value {
+    json!({"topology": "Replicated", "replicasPerShard": 2, "memory": "64Mi"})
+}
+
+fn standalone() -> Value {
+    json!({"topology": "Standalone", "memory": "64Mi"})
+}
+
+/// With volumes.
+fn kept(mut redis: Value) -> Value {
+    redis["persistence"] = json!({"mode": "Aof", "size": "64Mi"});
+    redis
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_resume_and_nothing_planned_is_lost_whatever_happens_to_the_primary() {
+    let test = "writes_resume_and_nothing_planned_is_lost_whatever_happens_to_the_primary";
+    let Some(cluster) = available(test, Cluster::shared()) else {
+        return;
+    };
+    let _quiet = cluster.undisturbed().await;
+    let live = Live::start(cluster, "healing").await;
+    let (tier, app) = serving(&live, replicated()).await;
+    pods::primary_deleted(&tier, &app).await;
+    pods::primary_killed(&tier, &app).await;
+    pods::primary_deleted_at_once(&tier, &app).await;
+    pods::sentinel_deleted_at_once(&tier, &app).await;
+    until_at_rest(&tier, Duration::from_secs(30)).await;
+    assert_eq!(live.leaks(&tier).await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_cut_off_is_replaced_within_ten_seconds() {
+    let test = "a_node_that_is_cut_off_is_replaced_within_ten_seconds";
+    let Some(cluster) = available(test, Cluster::shared()) else {
+        return;
+    };
+    let _alone = cluster.alone().await;
+    let live = Live::start(cluster, "nodes").await;
+    let (tier, app) = serving(&live, replicated()).await;
+    nodes::primarys_link_down(&tier, &app).await;
+    nodes::move_primary_to(&tier, "node1").await;
+    nodes::primarys_link_down(&tier, &app).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_pods_deleted_at_once_come_back_with_what_their_volumes_kept() {
+    let test = "all_pods_deleted_at_once_come_back_with_what_their_volumes_kept";
+    let Some(cluster) = available(test, Cluster::shared()) else {
+        return;
+    };
+    let _quiet = cluster.undisturbed().await;
+    for (prefix, redis) in [("kept-one", standalone()), ("kept", replicated())] {
+        let live = Live::start(cluster, prefix).await;
+        cluster
+            .add_volumes(&live.client, &live.namespace, 2, "64Mi")
+            .await;
+        let (tier, app) = serving(&live, kept(redis)).await;
+        let name = format!("{prefix}: all pods deleted at once, with volumes");
+        let outcome = data::all_deleted(&tier, &app, &name).await;
+        assert_eq!(outcome.record.lost, []);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_pods_deleted_at_once_without_volumes_are_a_loss_that_is_told() {
+    let test = "all_pods_deleted_at_once_without_volumes_are_a_loss_that_is_told";
+    let Some(cluster) = available(test, Cluster::shared()) else {
+        return;
+    };
+    let _quiet = cluster.undisturbed().await;
+    for (prefix, redis) in [("lost-one", standalone()), ("lost", replicated())] {
+        let live = Live::start(cluster, prefix).await;
+        let (tier, app) = serving(&live, redis).await;
+        let name = format!("{prefix}: all pods deleted at once, without volumes");
+        let outcome = data::all_deleted(&tier, &app, &name).await;
+        assert!(!outcome.record.lost.is_empty());
+        let message = tier.until("DataLost", "True", "DataLost").await;
+        println!("measured: DataLost: {message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tier_is_changed_under_load_and_nothing_is_lost() {
+    let test = "a_tier_is_changed_under_load_and_nothing_is_lost";
+    let Some(cluster) = available(test, Cluster::shared()) else {
+        return;
+    };
+    let _quiet = cluster.undisturbed().await;
+    let live = Live::start(cluster, "change").await;
+    let redis = replicated();
+    let (tier, app) = serving(&live, redis.clone()).await;
+    change::live_setting(&tier, &app, &redis).await;
+    change::rotation(&tier, &app).await;
+    change::secret_deleted(&tier, &app).await;
+    change::bad_image(&tier, &app, &redis).await;
+    let mut more = redis.clone();
+    more["memory"] = json!("96Mi");
+    change::rolled(&tier, &app, "memory up", more).await;
+}

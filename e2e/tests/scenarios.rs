@@ -1,0 +1,105 @@
+//! The long form of `live.rs`, run by `make e2e` and not by `make test`: further topologies and engines, and
+//! what takes minutes.
+
+use std::time::Duration;
+
+use e2e::{
+    Engine,
+    environment::available,
+    kubernetes::Cluster,
+    live::{
+        App, Live, Tier,
+        cases::{app_node, change, data, nodes, pods},
+        until_at_rest,
+    },
+};
+use serde_json::{Value, json};
+
+/// A tier, ready, and an app that writes to it.
+async fn serving(live: &Live, redis: &Value) -> (Tier, App) {
+    let tier = live.apply(redis.clone()).await;
+    let took = tier.until_ready().await;
+    println!(
+        "measured: {}: Ready {took:.1?} after kubectl apply",
+        live.namespace
+    );
+    let app = live.app("app", &app_node(&tier).await).await;
+    (tier, app)
+}
+
+fn replicated() -> Value {
+    json!({"topology": "Replicated", "replicasPerShard": 2, "memory": "64Mi"})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_7_and_8_are_installed_and_failed_over_as_valkey_is() {
+    let test = "redis_7_and_8_are_installed_and_failed_over_as_valkey_is";
+    let Some(cluster) = available(test, Cluster::shared()) else {
+        return;
+    };
+    let _quiet = cluster.undisturbed().await;
+    for (prefix, engine) in [("redis7", Engine::Redis7), ("redis8", Engine::Redis8)] {
+        let live = Live::start(cluster, prefix).await;
+        let mut redis = replicated();
+        redis["engine"] = json!("Redis");
+        redis["image"] = json!(cluster.load_engine(engine));
+        let (tier, app) = serving(&live, &redis).await;
+        pods::primary_deleted(&tier, &app).await;
+        pods::primary_killed(&tier, &app).await;
+        change::live_setting(&tier, &app, &redis).await;
+        assert_eq!(live.leaks(&tier).await, Vec::<String>::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn further_changes_lose_nothing() {
+    let test = "further_changes_lose_nothing";
+    let Some(cluster) = available(test, Cluster::shared()) else {
+        return;
+    };
+    let _quiet = cluster.undisturbed().await;
+    let mut live = Live::start(cluster, "further").await;
+    let mut redis = replicated();
+    let (tier, app) = serving(&live, &redis).await;
+    change::drift(&tier, &app).await;
+    change::operator_killed(&mut live, &tier, &app).await;
+    change::changed_without_operator(&mut live, &tier, &app, &redis).await;
+    redis["memory"] = json!("96Mi");
+    change::rolled(&tier, &app, "memory up", redis.clone()).await;
+    change::too_little_memory(&tier, &app, &redis).await;
+    redis["memory"] = json!("64Mi");
+    change::rolled(&tier, &app, "memory down", redis.clone()).await;
+    change::replicas(&tier, &app, &redis).await;
+    redis["image"] = json!(cluster.load_engine(Engine::Valkey9));
+    change::rolled(&tier, &app, "Valkey 8 to 9", redis).await;
+    until_at_rest(&tier, Duration::from_mins(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_node_is_drained_in_turn_and_no_write_is_lost() {
+    let test = "every_node_is_drained_in_turn_and_no_write_is_lost";
+    let Some(cluster) = available(test, Cluster::shared()) else {
+        return;
+    };
+    let _alone = cluster.alone().await;
+    let live = Live::start(cluster, "drain").await;
+    let (tier, app) = serving(&live, &replicated()).await;
+    nodes::drains(&live, &tier, &app).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_whose_volume_is_gone_gets_the_data_back_as_a_replica() {
+    let test = "a_primary_whose_volume_is_gone_gets_the_data_back_as_a_replica";
+    let Some(cluster) = available(test, Cluster::shared()) else {
+        return;
+    };
+    let _quiet = cluster.undisturbed().await;
+    let live = Live::start(cluster, "volume").await;
+    cluster
+        .add_volumes(&live.client, &live.namespace, 3, "64Mi")
+        .await;
+    let mut redis = replicated();
+    redis["persistence"] = json!({"mode": "Aof", "size": "64Mi"});
+    let (tier, app) = serving(&live, &redis).await;
+    data::primary_and_volume_deleted(&tier, &app).await;
+}
