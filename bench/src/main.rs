@@ -10,6 +10,7 @@
 
 mod cluster;
 mod failure;
+mod guards;
 mod load;
 mod machine;
 mod probes;
@@ -77,7 +78,6 @@ enum Part {
     Floor,
     Redis,
     Hit,
-    Unguarded,
     Pass,
     Cluster,
     Prefix,
@@ -88,6 +88,8 @@ enum Part {
     Hot,
     /// 10 and 1,000 rules.
     Matcher,
+    /// A hit beside one of a build without the guards of coherence.
+    Guards,
     /// Memory without and with 10,000 connections.
     Idle,
     /// Start to ready.
@@ -102,14 +104,15 @@ impl Part {
             Self::Floor => Kind::Floor,
             Self::Redis => Kind::Redis,
             Self::Hit => Kind::Hit,
-            Self::Unguarded => Kind::Unguarded,
             Self::Pass => Kind::Pass,
             Self::Cluster => Kind::Cluster,
             Self::Prefix => Kind::Prefix,
             Self::Miss => Kind::Miss,
             Self::Twemproxy => Kind::Twemproxy,
             Self::Envoy => Kind::Envoy,
-            Self::Hot | Self::Matcher | Self::Idle | Self::Start | Self::Entry => return None,
+            Self::Hot | Self::Matcher | Self::Guards | Self::Idle | Self::Start | Self::Entry => {
+                return None;
+            }
         })
     }
 }
@@ -210,6 +213,7 @@ fn minutes(options: &Options) -> u64 {
     for (part, cost) in [
         (Part::Hot, targets.min(5.0) * depths * all),
         (Part::Matcher, 4.0 * (all + 1.0)),
+        (Part::Guards, guards::SECONDS),
         (Part::Idle, 10.0),
         (Part::Start, 2.0),
         (Part::Entry, 7.0),
@@ -326,6 +330,10 @@ fn measure_parts(options: &Options, lab: &Lab, results: &mut Results) {
     if options.wants(Part::Matcher) {
         println!("number of rules");
         results.matcher = Some(probes::matcher(lab, options.plan()).map_err(say));
+    }
+    if options.wants(Part::Guards) {
+        println!("hits with and without the guards of coherence");
+        results.guards = Some(guards::guards(lab).map_err(say));
     }
     if options.wants(Part::Idle) {
         println!("memory of an idle sidecar, without and with 10,000 connections");

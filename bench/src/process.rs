@@ -139,6 +139,23 @@ impl Process {
         }
     }
 
+    /// Asks it to end and waits until it has; the answer is everything it printed.
+    pub fn finish(&mut self) -> Outcome<String> {
+        let failed = |what: &str| Failure::io(format!("{what} {}", self.name));
+        Command::new("sh")
+            .args(["-c", "kill -TERM \"$0\"", &self.child.id().to_string()])
+            .status()
+            .map_err(failed("ask to end:"))?;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.child.try_wait().map_err(failed("wait for"))?.is_none() {
+            if Instant::now() > deadline {
+                return Err(self.failed("it does not end when asked to"));
+            }
+            sleep(Duration::from_millis(5));
+        }
+        fs::read_to_string(&self.log).map_err(failed("read the log of"))
+    }
+
     /// CPU time used so far by all of its threads.
     pub fn cpu(&self) -> Outcome<Duration> {
         let folder = format!("/proc/{}/task", self.child.id());

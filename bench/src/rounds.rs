@@ -135,7 +135,8 @@ fn announce(row: &Row) {
     }
 }
 
-fn load(lab: &Lab, target: &Target, keys: Keys, pipeline: u32, requests: u64) -> Load {
+/// So many commands for a target.
+pub fn load(lab: &Lab, target: &Target, keys: Keys, pipeline: u32, requests: u64) -> Load {
     let (port, prefix, core) = (target.port, target.prefix, lab.load_core);
     Load {
         port,
@@ -148,7 +149,7 @@ fn load(lab: &Lab, target: &Target, keys: Keys, pipeline: u32, requests: u64) ->
 }
 
 /// A short run, not counted: finds how many commands fill a round, and warms the target up.
-fn calibrate(
+pub fn calibrate(
     lab: &Lab,
     target: &Target,
     keys: Keys,
@@ -163,7 +164,8 @@ fn calibrate(
     Ok(wanted.div_ceil(step) * step)
 }
 
-fn measure(lab: &Lab, target: &Target, load: &Load, redis: &mut Client) -> Outcome<Sample> {
+/// One run with what it cost.
+pub fn measure(lab: &Lab, target: &Target, load: &Load, redis: &mut Client) -> Outcome<Sample> {
     let (gets, cpu) = (redis.gets()?, target.process.cpu()?);
     let seen = load.run(&lab.tools)?;
     // A thread that ended in between takes its time with it; there is none in a steady state.

@@ -87,25 +87,33 @@ pub struct Sidecar {
 impl Sidecar {
     /// Starts it and asks `/ready` every millisecond until it says yes.
     pub fn start(name: &str, binary: &Path, settings: &Settings, folder: &Folder) -> Outcome<Self> {
+        Self::launch(name, Launch::new(binary, &[]), settings, folder)
+    }
+
+    /// The same with a command line to which the sidecar's arguments are added.
+    pub fn launch(
+        name: &str,
+        mut launch: Launch,
+        settings: &Settings,
+        folder: &Folder,
+    ) -> Outcome<Self> {
         let config = folder.write(&format!("{name}.yaml"), &settings.yaml())?;
         let (port, http, admin) = (free_port()?, free_port()?, free_port()?);
         let address = |port: u16| format!("127.0.0.1:{port}");
         let config = config.display().to_string();
-        let mut launch = Launch::new(
-            binary,
-            &[
-                "--config",
-                &config,
-                "--listen",
-                &address(port),
-                "--http",
-                &address(http),
-                "--admin",
-                &address(admin),
-                "--log",
-                "json",
-            ],
-        );
+        let args = [
+            "--config",
+            &config,
+            "--listen",
+            &address(port),
+            "--http",
+            &address(http),
+            "--admin",
+            &address(admin),
+            "--log",
+            "json",
+        ];
+        launch.args.extend(args.iter().map(ToString::to_string));
         launch.core = settings.core;
         let command = launch.command();
         let begin = Instant::now();
@@ -115,10 +123,10 @@ impl Sidecar {
                 break;
             }
             process.check_alive()?;
-            if begin.elapsed() > Duration::from_secs(10) {
+            if begin.elapsed() > Duration::from_secs(60) {
                 return Err(Failure::Program {
                     program: name.to_owned(),
-                    detail: "not ready after 10 s".to_owned(),
+                    detail: "not ready after a minute".to_owned(),
                 });
             }
             std::thread::sleep(Duration::from_millis(1));

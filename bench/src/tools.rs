@@ -94,6 +94,29 @@ impl Tools {
         })
     }
 
+    /// A command that counts the instructions of the program whose path is added to it, and says
+    /// how many there were when that ends. The machine's own valgrind, or one fetched on first use.
+    pub fn counting(&self) -> Outcome<Launch> {
+        let args = [
+            "--tool=cachegrind",
+            "--cache-sim=no",
+            "--cachegrind-out-file=/dev/null",
+        ];
+        if Command::new("valgrind").arg("--version").output().is_ok() {
+            return Ok(Launch::new("valgrind", &args));
+        }
+        let program = self.root.join("usr/bin/valgrind");
+        if !program.is_file() {
+            self.fetch_packages(&["valgrind"])?;
+        }
+        // It looks for its tools where it would have been installed.
+        let tools = self.root.join("usr/libexec/valgrind");
+        let tools = format!("VALGRIND_LIB={}", tools.display());
+        let mut launch = Launch::new("env", &[&tools, &program.display().to_string()]);
+        launch.args.extend(args.map(str::to_owned));
+        Ok(launch)
+    }
+
     fn unpacked(&self, program: PathBuf, args: &[&str], core: Core) -> Launch {
         Launch {
             libraries: Some(self.libraries.clone()),

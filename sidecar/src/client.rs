@@ -4,6 +4,7 @@
 //! connections cost little; a connection only keeps the bytes of an incomplete command. Replies
 //! are flushed once the read buffer is drained, not per command.
 
+mod early;
 mod lookahead;
 pub mod output;
 pub mod parting;
@@ -29,6 +30,7 @@ pub use self::{
     socket::Socket,
 };
 use crate::{
+    clock::Tick,
     engine::{self, Flow, Turn},
     resp::request::{Limits, Parser, Step},
     upstream::{Link, Lost},
@@ -54,6 +56,8 @@ pub struct Client {
     waker: RefCell<Option<Waker>>,
     /// Whether replies wait for [`Worker::flush_dirty`].
     pub dirty: Cell<bool>,
+    /// Since when they do.
+    pub dirty_since: Cell<Tick>,
 }
 
 /// Why a connection ended.
@@ -86,6 +90,7 @@ impl Client {
             socket: RefCell::new(socket),
             waker: RefCell::new(None),
             dirty: Cell::new(false),
+            dirty_since: Cell::default(),
         })
     }
 
@@ -322,6 +327,7 @@ impl Client {
             }
         }
         session.parser = parser;
+        session.end_batch();
         at
     }
 

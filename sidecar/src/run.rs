@@ -34,6 +34,7 @@ use crate::{
     state::{Active, Shared},
     upstream::{
         connect::{ConnectError, Handshake},
+        convoy::Convoy,
         stream::Stream,
         tls::TlsError,
         topology::Topology,
@@ -295,6 +296,7 @@ async fn event_loop(
     let mut topology = worker.shared.topology.changes();
     tokio::task::spawn_local(Together::run(Rc::clone(&worker)));
     tokio::task::spawn_local(Parting::run(Rc::clone(&worker)));
+    tokio::task::spawn_local(Convoy::run(Rc::clone(&worker)));
     let mut ticks = interval(worker.housekeeping_interval());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

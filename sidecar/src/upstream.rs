@@ -7,6 +7,7 @@
 pub mod announce;
 pub mod backoff;
 pub mod connect;
+pub mod convoy;
 pub mod health;
 pub mod link;
 pub mod names;

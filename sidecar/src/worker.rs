@@ -20,8 +20,8 @@ use crate::{
     planted::{self, Bug},
     state::{Active, CoherenceState, Connection, Shared},
     upstream::{
-        Endpoint, Link, Lost, Role, Server, Servers, Status, announce, health::Health,
-        tls::TlsSettings,
+        Endpoint, Link, Lost, Role, Server, Servers, Status, announce, convoy::Convoy,
+        health::Health, tls::TlsSettings,
     },
 };
 
@@ -52,6 +52,8 @@ pub struct Worker {
     pub together: Together,
     /// Replies that leave at the end of a turn.
     pub parting: Parting,
+    /// Commands that leave together.
+    pub convoy: Convoy,
     active: RefCell<(u64, Arc<Active>)>,
     commands: RefCell<Arc<CommandTable>>,
     endpoint: RefCell<Option<Rc<Endpoint>>>,
@@ -101,6 +103,7 @@ impl Worker {
             flights: RefCell::default(),
             together: Together::default(),
             parting: Parting::default(),
+            convoy: Convoy::new(mode == UpstreamMode::Cluster),
             commands: RefCell::new(shared.commands.load_full()),
             is_cluster: mode == UpstreamMode::Cluster,
             asks_sentinels: mode == UpstreamMode::Sentinel,
@@ -495,6 +498,7 @@ impl Worker {
     #[inline]
     pub fn mark_dirty(&self, client: &Rc<Client>) {
         if !client.dirty.replace(true) {
+            client.dirty_since.set(self.now());
             self.dirty.borrow_mut().push(Rc::clone(client));
         }
     }
@@ -508,18 +512,23 @@ impl Worker {
         }
     }
 
-    /// Sends to those who have all their replies; whether others are left.
-    pub fn flush_answered(&self) -> bool {
-        let mut dirty = self.dirty.borrow_mut();
-        dirty.retain(|client| {
-            let misses_some = client.session.borrow().unanswered() > 0;
-            if !misses_some {
+    /// Sends to those whose replies are complete, or are kept back for as long as `patience`; for
+    /// how long others may still be kept back.
+    pub fn flush_ripe(&self, patience: Duration) -> Option<Duration> {
+        let mut wait = None;
+        self.dirty.borrow_mut().retain(|client| {
+            let left = patience.saturating_sub(self.now().since(client.dirty_since.get()));
+            let stays = !left.is_zero() && !client.session.borrow_mut().take_ripe();
+            if stays {
+                // The first has been there the longest.
+                wait.get_or_insert(left);
+            } else {
                 client.dirty.set(false);
                 client.flush();
             }
-            misses_some
+            stays
         });
-        !dirty.is_empty()
+        wait
     }
 
     /// Sends what was added to outputs since the last time.

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use e2e::{Wire, wait, wire::encode};
+use e2e::{ClusterOptions, ClusterSet, Engine, Sidecar, Wire, wait, wire::encode};
+use serde_json::json;
 
-use super::{keys, start};
+use super::{keys, options, start};
 
 #[test]
 fn each_key_is_read_and_written_at_its_owner_and_kept_locally() {
@@ -108,6 +109,28 @@ fn a_pipeline_over_all_shards_is_answered_in_order() {
     for expected in expected {
         assert_eq!(wire.read().unwrap().to_string(), expected);
     }
+}
+
+#[test]
+fn the_reply_of_one_shard_is_not_kept_back_for_another_that_stands_still() {
+    let mut cluster = ClusterSet::start(&ClusterOptions::of(Engine::Redis7));
+    // Nothing else than the reply's own time comes to an end before the app loses patience.
+    let sidecar = Sidecar::start_coherent(
+        &options(&cluster).config(json!({"resilience": {"commandTimeout": "2m"}})),
+    );
+    let keys = keys(&cluster, "kept:");
+    let mut app = sidecar.connect();
+    for key in &keys {
+        assert_eq!(app.call(&["SET", key, key]).to_string(), "OK");
+    }
+    cluster.pause(2);
+    let pipeline: Vec<u8> = keys.iter().flat_map(|key| encode(&["GET", key])).collect();
+    app.send(&pipeline).unwrap();
+    for key in &keys[..2] {
+        assert_eq!(app.read().unwrap().text(), *key);
+    }
+    cluster.resume(2);
+    assert_eq!(app.read().unwrap().text(), keys[2]);
 }
 
 #[test]

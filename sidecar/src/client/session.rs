@@ -7,7 +7,10 @@
 
 use std::{collections::VecDeque, rc::Rc};
 
-use super::output::Output;
+use super::{
+    early::{Early, Place},
+    output::Output,
+};
 use crate::{
     command::CommandId,
     engine::{
@@ -71,7 +74,10 @@ struct Slot {
     touches: Touches,
     /// The app does not want it (`CLIENT REPLY`).
     muted: bool,
-    reply: Option<Vec<u8>>,
+    /// The last of those that were read together.
+    last: bool,
+    /// Its reply came before that of an earlier command.
+    reply: Option<Place>,
 }
 
 /// Whether replies are sent.
@@ -117,6 +123,9 @@ pub struct Session {
     /// Bytes to send.
     pub out: Output,
     slots: VecDeque<Slot>,
+    early: Early,
+    /// The replies to all commands that were read together have been added to the output.
+    ripe: bool,
     /// Number of the first slot.
     first: u64,
     /// A connection of the client's own, and why it has one.
@@ -160,6 +169,8 @@ impl Session {
             replies: ReplyMode::On,
             out: Output::default(),
             slots: VecDeque::new(),
+            early: Early::default(),
+            ripe: false,
             first: 0,
             pinned: None,
             unsent: Unsent::Nothing,
@@ -232,9 +243,23 @@ impl Session {
             lane,
             touches,
             muted,
+            last: false,
             reply: None,
         });
         self.first + self.slots.len() as u64 - 1
+    }
+
+    /// What was read together ends here.
+    pub fn end_batch(&mut self) {
+        if let Some(slot) = self.slots.back_mut() {
+            slot.last = true;
+        }
+    }
+
+    /// Whether replies that came since the last time complete those to commands that were read
+    /// together.
+    pub fn take_ripe(&mut self) -> bool {
+        std::mem::take(&mut self.ripe) || self.slots.is_empty()
     }
 
     /// Whether the reply of that command has come.
@@ -275,10 +300,8 @@ impl Session {
             return;
         };
         if at > 0 {
-            let mut bytes = Vec::new();
-            write(&mut bytes);
-            self.out.held += bytes.len();
-            slot.reply = Some(bytes);
+            slot.reply = Some(self.early.add(write));
+            self.out.held = self.early.len();
             return;
         }
         if slot.muted {
@@ -286,21 +309,28 @@ impl Session {
         } else {
             self.out.append(write);
         }
+        self.ripe |= slot.last;
         self.slots.pop_front();
         self.first += 1;
         while let Some(Slot {
-            reply: Some(bytes),
+            reply: Some(place),
             muted,
+            last,
             ..
         }) = self.slots.front()
         {
-            self.out.held -= bytes.len();
+            self.ripe |= last;
             if !muted {
-                self.out.append(|out| out.extend_from_slice(bytes));
+                let reply = self.early.get(place);
+                self.out.append(|out| out.extend_from_slice(reply));
             }
+            self.early.done(place);
             self.slots.pop_front();
             self.first += 1;
         }
+        self.early
+            .pack(self.slots.iter_mut().filter_map(|slot| slot.reply.as_mut()));
+        self.out.held = self.early.len();
     }
 
     /// Moves `CLIENT REPLY SKIP` on by one command.
@@ -384,6 +414,28 @@ mod tests {
         assert!(!session.is_followed(write));
         session.complete(write, |_| {});
         assert!(!session.is_followed(write), "it is answered");
+    }
+
+    #[test]
+    fn replies_are_ripe_once_all_commands_that_were_read_together_are_answered() {
+        let mut session = session();
+        let read = |session: &mut Session, count: u64| -> Vec<u64> {
+            let numbers = (0..count).map(|key| session.reserve(Lane::Plain(0), Touches::Key(key)));
+            let numbers = numbers.collect();
+            session.end_batch();
+            numbers
+        };
+        let first = read(&mut session, 3);
+        let second = read(&mut session, 2);
+        for early in [first[0], first[2], second[0]] {
+            session.complete(early, |out| out.extend_from_slice(b"+OK\r\n"));
+            assert!(!session.take_ripe());
+        }
+        session.complete(first[1], |out| out.extend_from_slice(b"+OK\r\n"));
+        assert!(session.take_ripe(), "the first three are there");
+        assert!(!session.take_ripe(), "one of the other two is not");
+        session.complete(second[1], |out| out.extend_from_slice(b"+OK\r\n"));
+        assert!(session.take_ripe() && session.unanswered() == 0);
     }
 
     #[test]

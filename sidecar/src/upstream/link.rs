@@ -252,7 +252,7 @@ impl Link {
         }
         core.pending.push_back(pending);
         drop(core);
-        self.wake();
+        self.worker.convoy.join(self.waker.borrow_mut().take());
     }
 
     /// Nothing is sent now: the command waits in the offline queue.

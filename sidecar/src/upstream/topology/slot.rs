@@ -6,7 +6,8 @@ use super::SLOTS;
 
 /// CRC16/XMODEM: polynomial 0x1021, nothing reflected, begins with 0.
 const POLYNOMIAL: u16 = 0x1021;
-const TABLE: [u16; 256] = table();
+/// What a byte comes to with so many bytes after it.
+const TABLES: [[u16; 256]; 4] = tables();
 
 /// The slot of a key, as Redis computes it.
 #[inline]
@@ -29,16 +30,27 @@ fn hashed_part(key: &[u8]) -> &[u8] {
     }
 }
 
+/// Four bytes at a time: their lookups do not wait for each other.
 #[inline]
 fn crc16(bytes: &[u8]) -> u16 {
-    bytes.iter().fold(0, |crc, byte| {
+    let (fours, rest) = bytes.as_chunks::<4>();
+    let crc = fours
+        .iter()
+        .fold(0, |crc: u16, [first, second, third, fourth]| {
+            let [high, low] = crc.to_be_bytes();
+            TABLES[3][usize::from(high ^ first)]
+                ^ TABLES[2][usize::from(low ^ second)]
+                ^ TABLES[1][usize::from(*third)]
+                ^ TABLES[0][usize::from(*fourth)]
+        });
+    rest.iter().fold(crc, |crc, byte| {
         let [high, _] = crc.to_be_bytes();
-        (crc << 8) ^ TABLE[usize::from(high ^ byte)]
+        (crc << 8) ^ TABLES[0][usize::from(high ^ byte)]
     })
 }
 
-const fn table() -> [u16; 256] {
-    let mut table = [0; 256];
+const fn tables() -> [[u16; 256]; 4] {
+    let mut tables = [[0; 256]; 4];
     let mut index: u16 = 0;
     while index < 256 {
         let mut crc = index << 8;
@@ -51,10 +63,20 @@ const fn table() -> [u16; 256] {
             };
             bit += 1;
         }
-        table[index as usize] = crc;
+        tables[0][index as usize] = crc;
         index += 1;
     }
-    table
+    let mut after = 1;
+    while after < 4 {
+        let mut index = 0;
+        while index < 256 {
+            let crc = tables[after - 1][index];
+            tables[after][index] = (crc << 8) ^ tables[0][(crc >> 8) as usize];
+            index += 1;
+        }
+        after += 1;
+    }
+    tables
 }
 
 #[cfg(test)]
@@ -65,8 +87,20 @@ mod tests {
     fn the_checksum_is_that_of_the_cluster_specification() {
         assert_eq!(crc16(b"123456789"), 0x31C3);
         assert_eq!(crc16(b""), 0);
-        assert_eq!(TABLE[1], 0x1021);
-        assert_eq!(TABLE[255], 0x1ef0);
+        assert_eq!(TABLES[0][1], 0x1021);
+        assert_eq!(TABLES[0][255], 0x1ef0);
+    }
+
+    #[test]
+    fn four_bytes_at_a_time_come_to_the_same_as_one_by_one() {
+        let bytes: Vec<u8> = (0..=255).map(|byte: u8| byte.wrapping_mul(37)).collect();
+        for len in 0..bytes.len() {
+            let one_by_one = bytes[..len].iter().fold(0, |crc: u16, byte| {
+                let [high, _] = crc.to_be_bytes();
+                (crc << 8) ^ TABLES[0][usize::from(high ^ byte)]
+            });
+            assert_eq!(crc16(&bytes[..len]), one_by_one, "{len} bytes");
+        }
     }
 
     /// Slots as `CLUSTER KEYSLOT` of redis 7.0 gives them.
