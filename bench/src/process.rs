@@ -146,7 +146,7 @@ impl Process {
             .args(["-c", "kill -TERM \"$0\"", &self.child.id().to_string()])
             .status()
             .map_err(failed("ask to end:"))?;
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         while self.child.try_wait().map_err(failed("wait for"))?.is_none() {
             if Instant::now() > deadline {
                 return Err(self.failed("it does not end when asked to"));

@@ -123,7 +123,7 @@ impl Sidecar {
                 break;
             }
             process.check_alive()?;
-            if begin.elapsed() > Duration::from_secs(60) {
+            if begin.elapsed() > Duration::from_mins(1) {
                 return Err(Failure::Program {
                     program: name.to_owned(),
                     detail: "not ready after a minute".to_owned(),
