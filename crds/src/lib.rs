@@ -28,5 +28,5 @@ pub use compile::{
 };
 pub use manifest::{LoadError, Manifests, load_manifests, parse_manifests};
 pub use redis_url::{Beside, RedisUrl};
-pub use resolve::{ResolvedTier, resolve, resolve_sessions};
+pub use resolve::{ResolvedTier, SidecarResources, resolve, resolve_sessions, sidecar_resources};
 pub use session_policy::{SessionPolicy, SessionPolicySpec};

@@ -66,14 +66,6 @@ pub const CACHE_TIER: &[NotYet] = &[
         "reconcile",
         "a short TTL bounds the difference to the source; remove it",
     ),
-    not_yet(
-        "sidecar.image",
-        "nothing injects sidecars; run the image of your choice and remove it",
-    ),
-    not_yet(
-        "sidecar.resources",
-        "nothing injects sidecars; set resources where you start the sidecar and remove it",
-    ),
     not_yet("monitoring", "scrape /metrics of the admin port; remove it"),
 ];
 

@@ -3,6 +3,7 @@
 //! Pure, and the same for the operator and the local run. It takes a spec that passed
 //! validation; it does not refuse anything and knows no Secret.
 
+mod resources;
 mod sessions;
 
 use policy::{
@@ -10,7 +11,10 @@ use policy::{
     config::{self, SidecarConfig},
 };
 
-pub use self::sessions::{ResolvedSessions, resolve_sessions};
+pub use self::{
+    resources::{SidecarResources, sidecar_resources},
+    sessions::{ResolvedSessions, resolve_sessions},
+};
 use crate::{
     cache_tier::{
         CacheMode, CacheTierSpec, Caching, CircuitBreaker, Coherence, Engine, Environment,
@@ -67,7 +71,11 @@ pub fn resolve(spec: &CacheTierSpec) -> ResolvedTier {
             },
             keyspace: keyspace(&spec.keyspace.clone().unwrap_or_default()),
             upstream: None,
-            local: local(&spec.local.clone().unwrap_or_default(), &preset),
+            local: local(
+                &spec.local.clone().unwrap_or_default(),
+                memory_limit(spec),
+                &preset,
+            ),
             ttl: self::ttl(&ttl, scale, &preset),
             resilience: resilience(&spec.resilience.clone().unwrap_or_default(), &preset),
             slow_log_threshold: spec
@@ -124,10 +132,17 @@ fn keyspace(keyspace: &Keyspace) -> config::Keyspace {
     }
 }
 
-fn local(local: &Local, preset: &Preset) -> config::Local {
+/// The limit that the tier gives the injected container.
+fn memory_limit(spec: &CacheTierSpec) -> Option<ByteSize> {
+    let resources = spec.sidecar.as_ref()?.resources.as_ref()?;
+    resources.limits.as_ref()?.memory
+}
+
+fn local(local: &Local, limit: Option<ByteSize>, preset: &Preset) -> config::Local {
     let default = config::Local::default();
+    let memory = local.memory.unwrap_or(preset.local_memory);
     config::Local {
-        memory: local.memory.unwrap_or(preset.local_memory),
+        memory: limit.map_or(memory, |limit| memory.min(resources::fits(limit))),
         coherence: match local.coherence.unwrap_or_default() {
             Coherence::Tracking => config::Coherence::Tracking,
             Coherence::Broadcast => config::Coherence::Broadcast,

@@ -3,6 +3,7 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
+use policy::names;
 use schemars::Schema;
 use serde_json::{Map, Value, json};
 
@@ -21,14 +22,31 @@ pub fn definitions() -> [CustomResourceDefinition; 2] {
 pub fn cache_tier() -> CustomResourceDefinition {
     finish(
         &CacheTier::crd(),
+        Some(RESERVED_NAME),
         &invariants::cache_tier(),
         not_yet::CACHE_TIER,
     )
 }
 
+/// No tier can have this name: as a label of a pod it means that there is no sidecar.
+pub const RESERVED_NAME: &str = names::DISABLED;
+
+/// What the API server and the local run say to it.
+pub fn reserved_name_message() -> String {
+    format!(
+        "metadata.name: {RESERVED_NAME:?} is reserved, because the label {}: {RESERVED_NAME} means that a pod gets no sidecar; choose another name",
+        names::INJECT
+    )
+}
+
 /// The definition of `SessionPolicy`.
 pub fn session_policy() -> CustomResourceDefinition {
-    finish(&SessionPolicy::crd(), &invariants::session_policy(), &[])
+    finish(
+        &SessionPolicy::crd(),
+        None,
+        &invariants::session_policy(),
+        &[],
+    )
 }
 
 /// The schema of the whole resource, `metadata` aside.
@@ -64,6 +82,7 @@ pub fn texts<const COUNT: u32, const LENGTH: u32>(schema: &mut Schema) {
 
 fn finish(
     derived: &CustomResourceDefinition,
+    reserved: Option<&str>,
     invariants: &[Invariant],
     not_yet: &[NotYet],
 ) -> CustomResourceDefinition {
@@ -72,6 +91,10 @@ fn finish(
     tidy(root);
     // kube's own text here is about Rust; the text of the spec is what `kubectl explain` wants.
     root["description"] = root["properties"]["spec"]["description"].clone();
+    if let Some(name) = reserved {
+        let cel = format!("self.metadata.name != '{name}'");
+        add_rule(root, &cel, &reserved_name_message(), "");
+    }
     let spec = &mut root["properties"]["spec"];
     for entry in not_yet {
         let (at, field) = entry.place();

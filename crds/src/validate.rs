@@ -16,16 +16,20 @@ pub struct Validator {
     schema: Value,
     invariants: Vec<Invariant>,
     not_yet: &'static [NotYet],
+    reserved: Option<&'static str>,
 }
 
 impl Validator {
     /// For `CacheTier`.
     pub fn cache_tier() -> Self {
-        Self::new(
-            &schema::cache_tier(),
-            invariants::cache_tier(),
-            not_yet::CACHE_TIER,
-        )
+        Self {
+            reserved: Some(schema::RESERVED_NAME),
+            ..Self::new(
+                &schema::cache_tier(),
+                invariants::cache_tier(),
+                not_yet::CACHE_TIER,
+            )
+        }
     }
 
     /// For `SessionPolicy`.
@@ -44,12 +48,19 @@ impl Validator {
             schema,
             invariants,
             not_yet,
+            reserved: None,
         }
     }
 
     /// All that is wrong with a resource; `old` is the one that it replaces.
     pub fn check(&self, resource: &Value, old: Option<&Value>) -> Vec<Finding> {
         let form = structure::check(&self.schema, resource);
+        if self.reserved.is_some() && resource["metadata"]["name"].as_str() == self.reserved {
+            return vec![Finding {
+                path: "metadata.name".to_owned(),
+                message: schema::reserved_name_message(),
+            }];
+        }
         if form.is_empty() {
             self.check_meaning(&resource["spec"], old.map(|old| &old["spec"]))
         } else {

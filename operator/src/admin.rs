@@ -97,7 +97,16 @@ fn state(ctx: &Ctx) -> Vec<u8> {
         agent_image,
         valkey_image,
         redis_image,
+        webhook,
     } = &ctx.settings;
+    let webhook = webhook.as_ref().map(|webhook| {
+        json!({
+            "listen": webhook.listen.to_string(),
+            "service": webhook.service,
+            "configuration": webhook.configuration,
+            "sidecarImage": webhook.sidecar_image,
+        })
+    });
     let watched = match scope {
         Scope::Cluster => json!("all"),
         Scope::Namespaces(namespaces) => json!(namespaces),
@@ -110,6 +119,7 @@ fn state(ctx: &Ctx) -> Vec<u8> {
         "watchedNamespaces": watched,
         "clusterDomain": cluster_domain,
         "images": {"agent": agent_image, "valkey": valkey_image, "redis": redis_image},
+        "webhook": webhook,
         "leader": ctx.metrics.leader.get() == 1,
         "missing": ctx.readiness.missing(),
     });

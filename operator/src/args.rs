@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args as Flags, Parser, Subcommand};
+use clap::{Args as Flags, Parser, Subcommand, ValueEnum};
 
 /// Reconciles Pannier's custom resources, or runs as the agent of one Redis pod.
 #[derive(Debug, Parser)]
@@ -17,7 +17,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Reconcile `CacheTier` and `SessionPolicy`.
-    Run(Run),
+    Run(Box<Run>),
     /// Run as process 1 of a Redis or Sentinel container: guard its start, its role, its end.
     Instance(Instance),
     /// Copy this binary to where another container finds it: what the init container runs.
@@ -70,6 +70,36 @@ pub struct Run {
     /// Address of /live, /ready, /metrics and /state.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
+    /// Address of the webhook that injects sidecars, 0.0.0.0:8443 behind a Service. Without it none
+    /// is served.
+    #[arg(long, value_name = "ADDRESS")]
+    pub webhook_listen: Option<SocketAddr>,
+    /// Service of the webhook, in the operator's own namespace: the certificate names it.
+    #[arg(long, value_name = "NAME", default_value = "pannier-operator-webhook")]
+    pub webhook_service: String,
+    /// `MutatingWebhookConfiguration` whose CA bundle is kept in step with the certificate.
+    #[arg(long, value_name = "NAME", default_value = "pannier-operator")]
+    pub webhook_configuration: String,
+    /// Image of the sidecar for tiers that name none.
+    #[arg(
+        long,
+        value_name = "IMAGE",
+        default_value = "ghcr.io/pannier-dev/sidecar:0.1.0"
+    )]
+    pub sidecar_image: String,
+    /// What becomes of a pod whose labels name a tier that does not exist.
+    #[arg(long, value_name = "POLICY", value_enum, default_value_t)]
+    pub unknown_tier: UnknownTier,
+}
+
+/// What becomes of a pod whose labels name a tier that does not exist.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum UnknownTier {
+    /// It is created without a sidecar, with an event that says so.
+    #[default]
+    Ignore,
+    /// It is not created.
+    Refuse,
 }
 
 /// Flags of the agent.

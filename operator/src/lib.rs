@@ -2,7 +2,7 @@
 //! process 1 of every Redis and Sentinel container.
 //!
 //! In the order of a start: `args` → `settings` → `run` (`leader`, `claim`, `admin`), then per
-//! resource `cache_tier` and `session_policy`.
+//! resource `cache_tier` and `session_policy`; beside them `webhook` serves the `injector`.
 
 pub mod admin;
 pub mod api_error;
@@ -13,6 +13,7 @@ pub mod claim;
 pub mod conditions;
 pub mod context;
 pub mod fingerprint;
+pub mod injector;
 pub mod install;
 pub mod instance;
 pub mod leader;
@@ -26,4 +27,5 @@ pub mod session_policy;
 pub mod settings;
 pub mod telemetry;
 pub mod user;
+pub mod webhook;
 pub mod write_status;

@@ -11,7 +11,7 @@ use operator::{
 
 fn main() -> ExitCode {
     match Args::parse().command {
-        Command::Run(flags) => run::run(flags),
+        Command::Run(flags) => run::run(*flags),
         Command::Instance(flags) => agent(flags.config),
         Command::Install(flags) => done(install(&flags.to)),
         Command::AcceptLoss(flags) => done(accept_loss(&flags.config)),

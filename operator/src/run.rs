@@ -34,6 +34,7 @@ use crate::{
     leader::Leader,
     session_policy,
     settings::{Scope, Settings},
+    webhook,
 };
 
 /// Reconciles of one kind at a time.
@@ -50,6 +51,14 @@ pub enum RunError {
     /// The admin port is taken.
     #[error("failed to listen on {address}: {source}; give --listen another address")]
     Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The port of the webhook is taken.
+    #[error("failed to listen on {address}: {source}; give --webhook-listen another address")]
+    ListenWebhook {
         /// The address.
         address: std::net::SocketAddr,
         /// Why.
@@ -94,6 +103,7 @@ async fn serve(flags: Run) -> Result<(), RunError> {
         .await
         .map_err(|source| RunError::Listen { address, source })?;
     let admin = tokio::spawn(admin::serve(listener, ctx.clone()));
+    let webhook = serve_webhook(&ctx).await?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"), %address,
         installation = ctx.settings.installation_id(), scope = ?ctx.settings.scope,
@@ -116,8 +126,24 @@ async fn serve(flags: Run) -> Result<(), RunError> {
     };
     ctx.metrics.leader.set(0);
     leader.release().await;
+    if let Some(webhook) = webhook {
+        ctx.readiness.needs("nothing: it ends");
+        webhook.drain().await;
+    }
     admin.abort();
     ended
+}
+
+async fn serve_webhook(ctx: &Arc<Ctx>) -> Result<Option<webhook::Running>, RunError> {
+    let Some(settings) = &ctx.settings.webhook else {
+        return Ok(None);
+    };
+    let running = webhook::start(ctx, settings, webhook::rotation::Timing::default()).await;
+    let running = running.map_err(|source| RunError::ListenWebhook {
+        address: settings.listen,
+        source,
+    })?;
+    Ok(Some(running))
 }
 
 /// Waits for the lease, then reconciles for as long as it is held.
@@ -128,6 +154,7 @@ async fn lead(ctx: &Arc<Ctx>, leader: &mut Leader) -> Result<(), RunError> {
     tokio::select! {
         lost = leader.hold() => Err(RunError::Stopped(lost.to_string())),
         () = controllers(ctx) => Err(RunError::Stopped("a controller ended".to_owned())),
+        () = webhook::lead(ctx) => Err(RunError::Stopped("a watch of pods ended".to_owned())),
     }
 }
 

@@ -1,8 +1,11 @@
 //! What an installation of the operator is told once, at its start. No secret is in it.
 
+use std::net::SocketAddr;
+
 use crds::cache_tier::Engine;
 
 use crate::args::Run;
+pub use crate::args::UnknownTier;
 
 /// The settings of one installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +26,23 @@ pub struct Settings {
     pub valkey_image: String,
     /// Image of a Redis for tiers that name none.
     pub redis_image: String,
+    /// The webhook that injects sidecars, if one is served.
+    pub webhook: Option<Webhook>,
+}
+
+/// The webhook that injects sidecars.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Its Service, in the operator's own namespace.
+    pub service: String,
+    /// The `MutatingWebhookConfiguration` that leads to it.
+    pub configuration: String,
+    /// Image of the sidecar for tiers that name none.
+    pub sidecar_image: String,
+    /// What becomes of a pod whose labels name a tier that does not exist.
+    pub unknown_tier: UnknownTier,
 }
 
 /// Namespaces whose tiers are reconciled.
@@ -55,6 +75,13 @@ impl Settings {
             agent_image: flags.agent_image,
             valkey_image: flags.valkey_image,
             redis_image: flags.redis_image,
+            webhook: flags.webhook_listen.map(|listen| Webhook {
+                listen,
+                service: flags.webhook_service,
+                configuration: flags.webhook_configuration,
+                sidecar_image: flags.sidecar_image,
+                unknown_tier: flags.unknown_tier,
+            }),
         }
     }
 

@@ -3,8 +3,12 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     reason = "in a test a panic is the report; clippy.toml covers only functions marked #[test]"
 )]
+
+#[path = "inject/cases.rs"]
+mod inject;
 
 use std::{env, fs, path::Path};
 
@@ -34,6 +38,7 @@ fn settings() -> Settings {
         agent_image: "operator:test".to_owned(),
         valkey_image: "valkey:test".to_owned(),
         redis_image: "redis:test".to_owned(),
+        webhook: None,
     }
 }
 

@@ -27,6 +27,27 @@ pub const WORKLOAD: &str = "pannier.dev/workload";
 /// at the pod's volumes at once.
 pub const MOUNTED: &str = "pannier.dev/mounted";
 
+/// Label of a pod or a namespace: the tier whose sidecar its pods get, or [`DISABLED`]. The pod's
+/// own label wins.
+pub const INJECT: &str = "pannier.dev/inject";
+/// Value of [`INJECT`] for pods that get no sidecar; no tier can have this name.
+pub const DISABLED: &str = "disabled";
+/// Label beside [`INJECT`]: where the tier lives, if not in the namespace of the pod.
+pub const TIER_NAMESPACE: &str = "pannier.dev/tier-namespace";
+/// Label that the injector gives to a pod: the tier whose sidecar it has.
+pub const INJECTED: &str = "pannier.dev/injected";
+/// Annotation of a pod: `true` replaces `REDIS_URL` and `PANNIER_HTTP_URL` where they are set.
+pub const OVERRIDE_ENV: &str = "pannier.dev/override-env";
+/// Annotation of a pod: port of the Redis protocol, where the app itself uses that of the tier.
+pub const PORT: &str = "pannier.dev/port";
+/// Annotation of a pod with a sidecar: version of the configuration that it was told to look at.
+pub const CONFIG_GENERATION: &str = "pannier.dev/config-generation";
+
+/// Name of the injected container.
+pub const SIDECAR: &str = "pannier-sidecar";
+/// Name of the injected container's port for probes, metrics and state.
+pub const ADMIN_PORT_NAME: &str = "pannier-admin";
+
 /// Port of a server.
 pub const REDIS_PORT: u16 = 6379;
 /// Port of a Sentinel.
@@ -36,7 +57,9 @@ pub const AGENT_PORT: u16 = 8090;
 
 /// Key of the sidecar's configuration in its `ConfigMap`.
 pub const SIDECAR_FILE: &str = "sidecar.yaml";
-/// Where the Secret of the sidecar is mounted.
+/// Where the configuration of the sidecar is mounted.
+pub const SIDECAR_FOLDER: &str = "/etc/pannier";
+/// Where the Secret of the sidecar is mounted, inside [`SIDECAR_FOLDER`].
 pub const SIDECAR_SECRETS: &str = "/etc/pannier/credentials";
 
 /// Longest name of a tier: names of its objects and pods are made from it.
@@ -58,4 +81,15 @@ pub mod secret_file {
     pub const CERTIFICATE: &str = "tls.crt";
     /// Private key of the client certificate.
     pub const KEY: &str = "tls.key";
+
+    /// All of them.
+    pub const ALL: [&str; 7] = [
+        USERNAME,
+        PASSWORD,
+        SENTINEL_PASSWORD,
+        SENTINEL_USERNAME,
+        CA,
+        CERTIFICATE,
+        KEY,
+    ];
 }

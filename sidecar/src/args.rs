@@ -6,7 +6,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum, builder::BoolishValueParser};
+use clap::{
+    Parser, ValueEnum,
+    builder::{BoolishValueParser, OsStringValueParser, TypedValueParser as _},
+};
 
 /// A Redis-speaking cache at the side of every pod.
 ///
@@ -58,12 +61,13 @@ pub struct Args {
     )]
     pub listen: Option<String>,
 
-    /// UNIX socket for Redis clients, beside the TCP address.
+    /// UNIX socket for Redis clients, beside the TCP address; empty: none.
     #[arg(
         long,
         value_name = "PATH",
         env = "PANNIER_UNIX_SOCKET",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
     )]
     pub unix_socket: Option<PathBuf>,
 

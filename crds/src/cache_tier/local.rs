@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub struct Local {
     /// Upper bound for all local entries of one sidecar, keys and bookkeeping included; the
-    /// least useful entries make room. A size in bytes, 1Mi to 64Gi. Default: 64Mi; 16Mi in Test.
+    /// least useful entries make room. Never more than fits sidecar.resources.limits.memory, where
+    /// that is given. A size in bytes, 1Mi to 64Gi. Default: 64Mi; 16Mi in Test.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<ByteSize>,
     /// How local entries learn of changes in Redis. Tracking: the server announces each change

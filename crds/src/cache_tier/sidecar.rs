@@ -14,7 +14,8 @@ pub struct Sidecar {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
-    /// CPU and memory of the injected container. Default: those of the operator's installation.
+    /// CPU and memory of the injected container. Without a limit of memory it is made to fit
+    /// local.memory: a quarter more and 48Mi. Default: 20m of CPU without a limit, and that memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
     /// Number of event loops, each on a thread of its own, 1 to 64. More than one helps only
@@ -26,9 +27,10 @@ pub struct Sidecar {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ports: Option<Ports>,
     /// Absolute path of a UNIX socket that speaks the Redis protocol as well, at most 107
-    /// characters. Default: none.
+    /// characters. In a pod its folder is a volume in every container, so it must be one of its
+    /// own, such as /run/pannier/redis.sock. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 2, max = 107), regex(pattern = r"^/[^\s]+$"))]
+    #[schemars(length(min = 2, max = 107), regex(pattern = r"^/[^\s/]+(/[^\s/]+)+$"))]
     pub unix_socket: Option<String>,
     /// Most app connections at a time, 1 to 100000; one more gets
     /// `-ERR max number of clients reached`. Default: 10000.

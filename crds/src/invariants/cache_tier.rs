@@ -417,7 +417,7 @@ fn sidecar() -> Vec<Invariant> {
     let port =
         |(name, default): (&str, u64)| format!("(has(self.{name}) ? self.{name} : {default})");
     let [redis, http, admin] = PORTS.map(port);
-    vec![rule(
+    let mut all = vec![rule(
         "sidecar.ports",
         "",
         format!("{redis} != {http} && {redis} != {admin} && {http} != {admin}"),
@@ -427,5 +427,45 @@ fn sidecar() -> Vec<Invariant> {
                 PORTS.map(|(name, default)| number(ports, name).unwrap_or(default));
             redis != http && redis != admin && http != admin
         },
-    )]
+    )];
+    all.extend(["cpu", "memory"].map(request_within_limit));
+    all
+}
+
+/// The API server refuses every pod with a larger request than limit: better that it refuses the
+/// tier.
+fn request_within_limit(what: &'static str) -> Invariant {
+    let [request, limit] = ["requests", "limits"].map(|side| format!("{side}.{what}"));
+    rule(
+        "sidecar.resources",
+        "requests",
+        format!(
+            "!has(self.requests) || !has(self.limits) || !has(self.{request}) || !has(self.{limit}) || quantity(self.{request}).compareTo(quantity(self.{limit})) <= 0"
+        ),
+        format!(
+            "sidecar.resources.{request} must not be larger than sidecar.resources.{limit}; lower the one or raise the other"
+        ),
+        move |resources| {
+            let amount = |path: &str| amount(get(resources, path)?.as_str()?);
+            match (amount(&request), amount(&limit)) {
+                (Some(request), Some(limit)) => request <= limit,
+                _ => true,
+            }
+        },
+    )
+}
+
+/// Bytes, or cores: `500m`, `0.5`.
+fn amount(text: &str) -> Option<f64> {
+    if let Ok(ByteSize(bytes)) = text.parse() {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "amounts that differ in the 53rd bit only are equal to a person"
+        )]
+        return Some(bytes as f64);
+    }
+    match text.strip_suffix('m') {
+        Some(milli) => milli.parse().ok().map(|milli: f64| milli / 1000.0),
+        None => text.parse().ok(),
+    }
 }

@@ -122,6 +122,7 @@ pub fn settings(installation: &str, namespace: &str) -> Settings {
         agent_image: "operator:test".to_owned(),
         valkey_image: "valkey:test".to_owned(),
         redis_image: "redis:test".to_owned(),
+        webhook: None,
     }
 }
 

@@ -120,7 +120,8 @@ async fn configure(
 }
 
 /// Tells pods that the files that they mount have changed: an annotation makes the kubelet look
-/// at once instead of within a minute or so.
+/// at once instead of within a minute or so. By the pod's status, which takes metadata too: the
+/// right to it cannot change what a pod runs.
 pub async fn refresh(
     ctx: &Ctx,
     tier: &ValidatedTier,
@@ -135,7 +136,7 @@ pub async fn refresh(
             "annotations": {names::MOUNTED: version},
         }});
         match api
-            .patch_metadata(&pod.name, &PatchParams::default(), &Patch::Merge(&patch))
+            .patch_status(&pod.name, &PatchParams::default(), &Patch::Merge(&patch))
             .await
         {
             Ok(_) => {}
@@ -143,7 +144,7 @@ pub async fn refresh(
             Err(source) => {
                 return Err(ApiError {
                     verb: "patch",
-                    kind: "Pod".to_owned(),
+                    kind: "status of Pod".to_owned(),
                     namespace: tier.names.namespace.clone(),
                     name: pod.name.clone(),
                     source,

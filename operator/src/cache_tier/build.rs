@@ -8,7 +8,7 @@ mod disruption_budget;
 mod instance;
 mod network_policy;
 mod pod_template;
-mod quantity;
+pub(crate) mod quantity;
 mod redis_conf;
 mod service;
 mod service_account;

@@ -82,7 +82,9 @@ impl Flags {
             .unwrap_or_else(|| (any, sidecar.admin_port).into());
         let unix_socket = self
             .unix_socket
-            .or_else(|| sidecar.unix_socket.as_ref().map(PathBuf::from));
+            .or_else(|| sidecar.unix_socket.as_ref().map(PathBuf::from))
+            // Said by the flag: none, whatever the file says.
+            .filter(|path| !path.as_os_str().is_empty());
         if let Some(path) = &unix_socket {
             check_socket(path, problems);
         }

@@ -341,6 +341,8 @@ fn flags_win_over_the_file() {
     assert_eq!(listen.http, "127.0.0.1:7102".parse().unwrap());
     assert_eq!(listen.admin, "127.0.0.1:7103".parse().unwrap());
     assert_eq!(listen.unix_socket.as_deref(), Some(Path::new("/b")));
+    let none = loaded(&["--config", &file, "--unix-socket="], &[]);
+    assert_eq!(none.listen.unix_socket, None);
     let sidecar = &active.config.sidecar;
     assert_eq!(
         (sidecar.threads, sidecar.redis_port, sidecar.admin_port),

@@ -62,6 +62,8 @@ pub(super) fn build(tier: &ValidatedTier, servers: &Servers, kind: &Kind) -> Pod
     let pod = &servers.pod;
     let mut labels = pod.labels.clone();
     labels.extend(tier.names.labels(kind.component, kind.shard));
+    // In a namespace that is labelled for apps, too; and no webhook stands in the way of a server.
+    labels.insert(names::INJECT.to_owned(), names::DISABLED.to_owned());
     let mut annotations = pod.annotations.clone();
     annotations.insert(names::WORKLOAD.to_owned(), kind.workload.clone());
     let selector = tier.names.selector(kind.component, kind.shard);

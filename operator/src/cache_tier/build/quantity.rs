@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use policy::ByteSize;
 
 /// Bytes.
-pub(super) fn bytes(size: ByteSize) -> Quantity {
+pub(crate) fn bytes(size: ByteSize) -> Quantity {
     let text = size.to_string();
     if !text.ends_with(|last: char| last.is_ascii_digit()) {
         return Quantity(text);
@@ -25,7 +25,7 @@ pub(super) fn bytes(size: ByteSize) -> Quantity {
 }
 
 /// Cores, as the schema allows them: `500m`, `2`, `0.5`.
-pub(super) fn cores(text: &str) -> Quantity {
+pub(crate) fn cores(text: &str) -> Quantity {
     let milli = match text.strip_suffix('m') {
         // A fraction of a thousandth is rounded up, as the API server does.
         Some(milli) => thousandths(milli).map(|micro| micro.div_ceil(1000)),
