@@ -12,6 +12,7 @@ mod record;
 mod rest;
 mod sampler;
 mod secrets;
+mod tell;
 mod tier;
 mod trial;
 mod writer;
@@ -37,7 +38,7 @@ pub use self::{
 use crate::{
     Engine,
     environment::unusable,
-    kubernetes::{Cluster, new_namespace, service_account_token},
+    kubernetes::{Cluster, blocking, new_namespace, service_account_token},
     ports,
     process::{Folder, Process},
     shard, sidecar,
@@ -147,6 +148,20 @@ impl Live {
         command
             .output()
             .unwrap_or_else(|error| unusable(&format!("failed to start kubectl: {error}")))
+    }
+}
+
+impl Drop for Live {
+    /// What a person would look at first.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- {} ---", self.namespace);
+            for kind in ["cachetiers", "pods"] {
+                let told = self.kubectl(&["get", kind, "-o", "wide"]);
+                eprint!("{}", String::from_utf8_lossy(&told.stdout));
+            }
+            blocking(tell::tell(self.cluster, &self.namespace));
+        }
     }
 }
 

@@ -115,7 +115,8 @@ fn lost(app: &App, prefix: &str, record: &Record) -> Vec<(u64, Instant)> {
             read(app, prefix, some).ok()
         });
         let found = some.iter().zip(values);
-        let found = found.filter(|((number, _), value)| value.text() == number.to_string());
+        let is = |number: u64| Value::Bulk(number.to_string().into_bytes());
+        let found = found.filter(|((number, _), value)| *value == is(*number));
         there.extend(found.map(|((number, _), _)| *number));
     }
     let all = record.acknowledged.iter();

@@ -238,7 +238,7 @@ pub async fn operator_killed(live: &mut Live, tier: &Tier, app: &App) {
     live.start_operator();
     let outcome = trial.end().await;
     outcome
-        .paused_at_most(UNPLANNED)
+        .compare(UNPLANNED)
         .changed_only(&[primary.name_any()]);
 }
 

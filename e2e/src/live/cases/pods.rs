@@ -25,7 +25,7 @@ pub async fn primary_killed(tier: &Tier, app: &App) {
     tier.until_another(&primary).await;
     let outcome = trial.end().await;
     outcome
-        .paused_at_most(UNPLANNED)
+        .compare(UNPLANNED)
         .changed_only(&[primary.name_any()]);
 }
 
@@ -37,7 +37,7 @@ pub async fn primary_deleted_at_once(tier: &Tier, app: &App) {
     tier.until_replaced(&primary).await;
     let outcome = trial.end().await;
     outcome
-        .paused_at_most(UNPLANNED)
+        .compare(UNPLANNED)
         .changed_only(&[primary.name_any()]);
 }
 

@@ -1,0 +1,47 @@
+//! What the pods of a failed test say: the state of each agent and of each sidecar, from within its pod.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, ResourceExt as _, api::ListParams};
+use policy::names::AGENT_PORT;
+
+use crate::kubernetes::{Cluster, PodNetwork};
+
+const SIDECAR_ADMIN_PORT: u16 = 9464;
+
+pub(super) async fn tell(cluster: &'static Cluster, namespace: &str) {
+    let pods: Api<Pod> = Api::namespaced(cluster.client().await, namespace);
+    let Ok(pods) = pods.list(&ListParams::default()).await else {
+        return;
+    };
+    for pod in pods {
+        for (container, port) in [
+            ("redis", AGENT_PORT),
+            ("sentinel", AGENT_PORT),
+            ("sidecar", SIDECAR_ADMIN_PORT),
+        ] {
+            if let Some(network) = cluster.network_of(&pod, container) {
+                let said = state(&network, port).unwrap_or_else(|error| error.to_string());
+                eprintln!("--- state of {} ---\n{said}", pod.name_any());
+                let log = cluster.logs(namespace, &pod.name_any(), container);
+                let lines: Vec<&str> = log.lines().collect();
+                let tail = &lines[lines.len().saturating_sub(60)..];
+                eprintln!("--- log of {} ---\n{}", pod.name_any(), tail.join("\n"));
+            }
+        }
+    }
+}
+
+fn state(network: &PodNetwork, port: u16) -> io::Result<String> {
+    let mut stream = network.dial(port)?;
+    stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+    stream.write_all(b"GET /state HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    Ok(body.to_owned())
+}
