@@ -186,14 +186,13 @@ fn credentials(progress: &Progress) -> Fact {
     if !wrong.is_empty() {
         return Fact::fails(type_::CREDENTIALS_ROTATED, "Failed", wrong.join("; "));
     }
-    let generation = states
-        .first()
-        .and_then(|state| state.credential_generation.as_ref());
-    let pods = observed.servers.len() + observed.sentinels.len();
-    let same = states
-        .iter()
-        .all(|state| state.credential_generation.as_ref() == generation);
-    if generation.is_none() || !same || states.len() < pods {
+    // Users of servers and of Sentinels have different rights, so their words differ.
+    let agree = |pods: &[ObservedPod]| {
+        let word = |pod: &ObservedPod| pod.state()?.credential_generation.clone();
+        let first = pods.first().and_then(word);
+        pods.is_empty() || (first.is_some() && pods.iter().all(|pod| word(pod) == first))
+    };
+    if observed.servers.is_empty() || !agree(&observed.servers) || !agree(&observed.sentinels) {
         return Fact::unknown(
             type_::CREDENTIALS_ROTATED,
             "UnderWay",
