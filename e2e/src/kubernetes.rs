@@ -10,6 +10,7 @@ pub mod binaries;
 mod client;
 mod cluster;
 mod control_plane;
+mod fault_proxy;
 mod go;
 pub mod image;
 mod kubeconfig;
@@ -25,6 +26,7 @@ pub use self::{
     },
     cluster::{Cluster, Forward, Node, PodNetwork, STORAGE_CLASS, is_ready},
     control_plane::{ControlPlane, ControlPlaneOptions},
+    fault_proxy::{Call, Fault, FaultProxy, Verb},
     kubeconfig::Access,
     programs::NodePrograms,
     target::Target,

@@ -19,6 +19,7 @@ pub mod ports;
 pub mod process;
 pub mod proxy;
 pub mod random;
+pub mod scale;
 pub mod sentinel;
 pub mod server;
 pub mod shard;

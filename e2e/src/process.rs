@@ -136,18 +136,33 @@ impl Process {
 
     /// Resident memory in bytes.
     pub fn resident(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// Most resident memory that it has had so far, in bytes.
+    pub fn most_resident(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, field: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id()))
             .expect("the process is running");
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .expect("a live process has VmRSS");
-        let kib: u64 = line
-            .split_whitespace()
-            .nth(1)
-            .and_then(|number| number.parse().ok())
-            .expect("VmRSS is a number");
-        kib * 1024
+        let line = status.lines().find(|line| line.starts_with(field));
+        let kib = line
+            .and_then(|line| line.split_whitespace().nth(1))
+            .and_then(|number| number.parse::<u64>().ok());
+        kib.expect("a live process has it as a number") * 1024
+    }
+
+    /// CPU time that it has used so far.
+    pub fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id()))
+            .expect("the process is running");
+        // After the name, which may hold anything: fields 3 and on; 14 and 15 are ticks of 10 ms.
+        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks = ticks.map(|ticks| ticks.parse::<u64>().expect("ticks are a number"));
+        Duration::from_millis(ticks.sum::<u64>() * 10)
     }
 }
 

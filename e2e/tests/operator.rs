@@ -7,6 +7,18 @@
     reason = "in a test a panic is the report; clippy.toml covers only functions marked #[test]"
 )]
 
+#[path = "operator/faults.rs"]
+mod faults;
+#[path = "operator/fields.rs"]
+mod fields;
+#[path = "operator/killed.rs"]
+mod killed;
+#[path = "operator/policies.rs"]
+mod policies;
+#[path = "operator/scale.rs"]
+mod scale;
+#[path = "operator/sharing.rs"]
+mod sharing;
 #[path = "operator/world.rs"]
 mod world;
 
@@ -25,7 +37,7 @@ use kube::{
 use serde_json::{Value, json};
 
 use self::world::{
-    Operator, api, apply, condition, content, kubectl_apply, objects, settings, tier,
+    Operator, api, apply, comparable, condition, content, kubectl_apply, objects, settings, tier,
     wait_for_objects,
 };
 
@@ -261,57 +273,6 @@ async fn reconcile_once(client: &Client, namespace: &str, operator: &Operator) {
 }
 
 #[tokio::test]
-async fn killed_at_any_write_it_comes_to_the_same_end() {
-    let name = "killed_at_any_write_it_comes_to_the_same_end";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
-        return;
-    };
-    let client = plane.client().await;
-    let mut kills = 0;
-    for limit in 0.. {
-        let namespace = new_namespace(&client, "killed").await;
-        let operator = Operator::start(plane.access(), &namespace, limit).await;
-        tier(&client, &namespace, "t", json!({"topology": "Replicated"})).await;
-        let end = eventually_within(Duration::from_mins(1), "it is cut off or done", || async {
-            if operator.counter.count() > limit {
-                return Some(false);
-            }
-            let tier = api(&client, "CacheTier", &namespace)
-                .get("t")
-                .await
-                .unwrap();
-            tier.data["status"]["observedGeneration"]
-                .as_i64()
-                .map(|_| true)
-        })
-        .await;
-        drop(operator);
-        if end {
-            break;
-        }
-        kills += 1;
-        let passwords = |objects: &std::collections::BTreeMap<String, DynamicObject>| {
-            objects
-                .get("Secret/t-auth")
-                .map(|secret| secret.data["data"].clone())
-        };
-        let before = passwords(&objects(&client, &namespace, "t").await);
-        let _next = Operator::start(plane.access(), &namespace, ALL).await;
-        let found = wait_for_objects(&client, &namespace, "t", &replicated()).await;
-        if before.is_some() {
-            assert_eq!(passwords(&found), before, "passwords are never made anew");
-        }
-        condition(
-            &client,
-            (&namespace, "CacheTier", "t"),
-            ("Stalled", "False", ""),
-        )
-        .await;
-    }
-    assert!(kills >= 16, "{kills}");
-}
-
-#[tokio::test]
 async fn a_tier_that_changed_equals_one_that_is_new() {
     let name = "a_tier_that_changed_equals_one_that_is_new";
     let Some(plane) = available(name, ControlPlane::shared()) else {
@@ -342,36 +303,9 @@ async fn a_tier_that_changed_equals_one_that_is_new() {
             .await;
         }
         let found = wait_for_objects(&client, &namespace, "t", &replicated()).await;
-        let end: Vec<String> = found
-            .iter()
-            .map(|(name, object)| {
-                let mut content = content(object);
-                if name.starts_with("Secret/") {
-                    let keys = content["data"].as_object().unwrap().keys();
-                    content = json!({"keys": keys.collect::<Vec<_>>()});
-                }
-                // What the API server chooses, and hashes over names and generations.
-                for field in ["clusterIP", "clusterIPs"] {
-                    if content["spec"][field] != json!("None") && content["spec"].is_object() {
-                        content["spec"].as_object_mut().unwrap().remove(field);
-                    }
-                }
-                if let Some(annotations) = content["annotations"].as_object_mut() {
-                    annotations.remove("pannier.dev/applied");
-                }
-                let text = content.to_string().replace(&namespace, "NS");
-                let uid = object.metadata.owner_references.as_ref().unwrap()[0]
-                    .uid
-                    .clone();
-                format!("{name}: {}", text.replace(&uid, "UID"))
-                    .replace("generation: 2", "generation: 1")
-            })
-            .collect();
-        ends.push(end);
+        ends.push(comparable(&found, &namespace));
     }
-    for (changed, fresh) in ends[0].iter().zip(&ends[1]) {
-        assert_eq!(changed, fresh);
-    }
+    assert_eq!(ends[0], ends[1]);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 //! `kube::Error` alone does not say what was attempted; a person who reads a condition wants to
 //! know which right is missing for which object.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 /// A failed call.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +56,21 @@ impl Category {
     }
 }
 
+/// A server that has too much to do and does not say for how long is left alone for this long.
+const BUSY: Duration = Duration::from_secs(1);
+/// Nobody waits longer because a server says so.
+const LONGEST: Duration = Duration::from_mins(2);
+
 impl ApiError {
+    /// How long the API server wants to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let kube::Error::Api(status) = &self.source else {
+            return None;
+        };
+        let asked = status.details.as_ref();
+        let asked = asked.map_or(0, |details| u64::from(details.retry_after_seconds));
+        (status.code == 429).then(|| Duration::from_secs(asked).clamp(BUSY, LONGEST))
+    }
     /// What to think of it.
     pub fn category(&self) -> Category {
         let kube::Error::Api(status) = &self.source else {

@@ -13,6 +13,7 @@ pub mod dereference;
 pub mod object_names;
 pub mod observe;
 pub mod passwords;
+pub mod place;
 pub mod plan;
 pub mod sharing;
 pub mod status;
@@ -28,7 +29,7 @@ use tokio::time::Instant;
 
 use self::{
     apply::Written,
-    dereference::Found,
+    dereference::Found as Referred,
     observe::Observed,
     passwords::Passwords,
     sharing::Sharing,
@@ -40,6 +41,7 @@ use crate::{
     claim::ClaimError,
     context::Ctx,
     random,
+    visits::Found,
 };
 
 /// A tier as it is watched: one that does not fit its schema is an object, not a broken watch.
@@ -52,6 +54,9 @@ const SAFETY: Duration = Duration::from_mins(10);
 const LOOK: Duration = Duration::from_secs(30);
 /// And after this long while something is under way.
 const UNDER_WAY: Duration = Duration::from_secs(10);
+/// And after this long while changes are not told, or nothing that is under way can be seen but by
+/// the watches.
+const UNTOLD: Duration = Duration::from_mins(1);
 
 /// What a reconcile that came to its end has found and done.
 #[derive(Debug)]
@@ -68,6 +73,21 @@ pub struct Progress {
     pub waits: Vec<String>,
     /// Whether old passwords are still accepted.
     pub overlap: bool,
+    /// Kinds whose changes are not told to the operator, and why.
+    pub unwatched: Vec<String>,
+    /// What the Redis behind it says.
+    pub visited: Visited,
+}
+
+/// What the Redis behind a tier says to a visitor.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Visited {
+    /// It is not visited: there is none, or no way to it.
+    Never,
+    /// Nobody has been there yet: what was said before holds.
+    NotYet,
+    /// This.
+    Now(Found),
 }
 
 // === impl Progress ===
@@ -77,6 +97,25 @@ impl Progress {
     pub fn ready_pods(&self) -> usize {
         let servers = self.observed.servers.iter();
         servers.filter(|pod| pod.ready && !pod.going).count()
+    }
+
+    /// When everything is looked at again.
+    fn pause(&self) -> Duration {
+        // What agents say is not watched; where none speaks yet, pods tell when they change.
+        let asked = self
+            .observed
+            .servers
+            .iter()
+            .any(|pod| pod.address.is_some());
+        match self.waits() {
+            Some(_) if asked || self.wanted_pods == 0 => UNDER_WAY,
+            Some(_) => UNTOLD,
+            None if !self.unwatched.is_empty() => UNTOLD,
+            // A right that was given is not told either.
+            None if !self.written.sharing.problems.is_empty() => UNTOLD,
+            None if self.tier.servers().is_some() => LOOK,
+            None => SAFETY,
+        }
     }
 
     /// What the tier waits for, in a sentence.
@@ -174,7 +213,8 @@ pub fn on_error(object: Arc<Guarded>, error: &Error, ctx: Arc<Ctx>) -> Action {
         return Action::await_change();
     }
     let key = key(&object);
-    Action::requeue(ctx.retries.failed(&key))
+    let asked = error.api().and_then(ApiError::retry_after);
+    Action::requeue(ctx.retries.failed(&key, asked))
 }
 
 fn key(object: &Guarded) -> String {
@@ -187,6 +227,7 @@ async fn converge(watched: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
     ctx.hold(&namespace).await?;
     // The watch may be behind: what is decided on is read now.
     let Some(object) = read(ctx, &namespace, &name).await? else {
+        ctx.visits.forget(&watched.uid().unwrap_or_default());
         ctx.retries.forget(&key(watched));
         return Ok(Action::await_change());
     };
@@ -198,6 +239,7 @@ async fn converge(watched: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
         }
     };
     if tier.meta().deletion_timestamp.is_some() {
+        ctx.visits.forget(&tier.uid().unwrap_or_default());
         return Ok(cleanup::cleanup(ctx, &tier).await?);
     }
     if tier.annotations().get(names::PAUSED).map(String::as_str) == Some("true") {
@@ -212,11 +254,7 @@ async fn converge(watched: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
     if progress.written.sharing.places().is_empty() {
         cleanup::remove_finalizer(ctx, &tier).await?;
     }
-    Ok(Action::requeue(match progress.waits() {
-        Some(_) => UNDER_WAY,
-        None if progress.tier.servers().is_some() => LOOK,
-        None => SAFETY,
-    }))
+    Ok(Action::requeue(progress.pause()))
 }
 
 async fn bring_about(ctx: &Ctx, tier: &mut CacheTier) -> Result<Progress, Error> {
@@ -253,13 +291,26 @@ async fn bring_about(ctx: &Ctx, tier: &mut CacheTier) -> Result<Progress, Error>
         let settings = build::settings(&wanted, servers, &plan); // pure
         waits.extend(act::act(ctx, &wanted, passwords, &settings, steps).await?); // client
     }
+    let visited = if let Some(place) = place::place(&wanted, &observed, passwords) {
+        let told = ctx.visits.look(&wanted.uid, place);
+        told.map_or(Visited::NotYet, Visited::Now)
+    } else {
+        ctx.visits.forget(&wanted.uid);
+        Visited::Never
+    };
+    let namespace = tier.namespace().unwrap_or_default();
     Ok(Progress {
+        visited,
         wanted_pods: plan.shards.iter().map(|shard| shard.pods as usize).sum(),
         tier: wanted,
         written,
         observed,
         waits,
         overlap,
+        unwatched: {
+            let shares = !tier.spec.allowed_namespaces.is_empty();
+            ctx.watches.refused(&namespace, shares)
+        },
     })
 }
 
@@ -268,7 +319,7 @@ async fn hold_passwords(
     tier: &CacheTier,
     wanted: &ValidatedTier,
     servers: &Servers,
-    found: &Found,
+    found: &Referred,
 ) -> Result<(Passwords, Vec<String>), ApplyError> {
     let wish = passwords::wish(tier);
     let (passwords, write) = passwords::decide(servers, found, wish, &random::password);

@@ -45,6 +45,8 @@ pub mod type_ {
     pub const RULES_EFFECTIVE: &str = "RulesEffective";
     /// The copies in other namespaces are there.
     pub const SHARED: &str = "Shared";
+    /// The operator is told of changes to the tier's objects.
+    pub const WATCHED: &str = "Watched";
     /// The operator was told to leave everything as it is.
     pub const PAUSED: &str = "Paused";
     /// A session policy has its tier.

@@ -12,6 +12,8 @@ use crate::{
     readiness::Readiness,
     retry::Retries,
     settings::Settings,
+    visits::Visits,
+    watch::Watches,
 };
 
 /// Shared by all reconciles of the process.
@@ -30,6 +32,10 @@ pub struct Ctx {
     pub readiness: Readiness,
     /// Pauses after failures.
     pub retries: Retries,
+    /// What the Redis behind each tier says.
+    pub visits: Visits,
+    /// How the watches are.
+    pub watches: Arc<Watches>,
     /// Tells the process to end, and why.
     pub stop: mpsc::Sender<String>,
 }
@@ -49,6 +55,8 @@ impl Ctx {
             metrics: Metrics::new(),
             readiness: Readiness::default(),
             retries: Retries::default(),
+            visits: Visits::default(),
+            watches: Arc::default(),
             stop,
         })
     }

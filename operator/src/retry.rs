@@ -19,24 +19,33 @@ pub struct Retries {
 }
 
 impl Retries {
-    /// The pause after one more failure of `resource`.
-    pub fn failed(&self, resource: &str) -> Duration {
+    /// The pause after one more failure of `resource`; not shorter than asked for.
+    pub fn failed(&self, resource: &str, asked: Option<Duration>) -> Duration {
         let count = {
             let mut failures = self.failures.lock();
             let count = failures.entry(resource.to_owned()).or_default();
             *count = count.saturating_add(1);
             *count
         };
-        let full = FIRST.saturating_mul(1 << (count - 1).min(16)).min(LONGEST);
-        // Between half and all of it: resources that failed together do not come back together.
-        let share = self.random.hash_one((resource, count)) % 512;
-        full / 2 + full / 2 * u32::try_from(share).unwrap_or(0) / 512
+        let chance = self.random.hash_one((resource, count));
+        let own = pause(FIRST, LONGEST, count, chance);
+        // Beyond what was asked for: many were asked at once.
+        asked.map_or(own, |asked| asked + own)
     }
 
     /// `resource` is well, or gone.
     pub fn forget(&self, resource: &str) {
         self.failures.lock().remove(resource);
     }
+}
+
+/// The pause after `count` failures in a row: between half and all of what it may be, by `chance`,
+/// so that those who failed together do not come back together.
+pub fn pause(first: Duration, longest: Duration, count: u32, chance: u64) -> Duration {
+    let doubled = count.saturating_sub(1).min(16);
+    let full = first.saturating_mul(1 << doubled).min(longest);
+    let share = u32::try_from(chance % 512).unwrap_or(0);
+    full / 2 + full / 2 * share / 512
 }
 
 #[cfg(test)]
@@ -46,14 +55,16 @@ mod tests {
     #[test]
     fn pauses_grow_to_a_limit_and_begin_anew_after_a_success() {
         let retries = Retries::default();
-        let first = retries.failed("shop/a");
+        let first = retries.failed("shop/a", None);
         assert!(first >= FIRST / 2 && first <= FIRST, "{first:?}");
         for _ in 0..40 {
-            assert!(retries.failed("shop/a") <= LONGEST);
+            assert!(retries.failed("shop/a", None) <= LONGEST);
         }
-        assert!(retries.failed("shop/a") >= LONGEST / 2);
-        assert!(retries.failed("shop/b") <= FIRST, "each by itself");
+        assert!(retries.failed("shop/a", None) >= LONGEST / 2);
+        assert!(retries.failed("shop/b", None) <= FIRST, "each by itself");
+        let asked = retries.failed("shop/c", Some(Duration::from_secs(7)));
+        assert!(asked > Duration::from_secs(7), "{asked:?}");
         retries.forget("shop/a");
-        assert!(retries.failed("shop/a") <= FIRST);
+        assert!(retries.failed("shop/a", None) <= FIRST);
     }
 }

@@ -1,40 +1,40 @@
 //! `pannier-operator run`: starts and joins every task. The only place outside tests that
 //! spawns, apart from connections of the admin port.
 
-use std::{future::Future, process::ExitCode, sync::Arc};
+use std::{fmt::Debug, future::Future, process::ExitCode, sync::Arc, time::Duration};
 
-use crds::SessionPolicy;
-use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{Stream, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         apps::v1::StatefulSet,
-        core::v1::{ConfigMap, Secret, Service, ServiceAccount},
+        core::v1::{ConfigMap, Namespace, Pod, Secret, Service, ServiceAccount},
         networking::v1::NetworkPolicy,
         policy::v1::PodDisruptionBudget,
     },
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
-use kube::{
-    Api, Client, Resource, ResourceExt as _, api::PartialObjectMeta, core::DeserializeGuard,
-};
+use kube::{Api, Client, Resource, ResourceExt as _, api::PartialObjectMeta};
 use kube_runtime::{
-    Config, Controller,
-    reflector::{ObjectRef, Store},
+    Config, Controller, WatchStreamExt as _,
+    reflector::{self, ObjectRef, Store, reflector},
     utils::Backoff,
     watcher,
 };
 use policy::names;
+use serde::de::DeserializeOwned;
 use tokio::{net::TcpListener, sync::mpsc};
 
 use crate::{
     admin,
     args::Run,
     cache_tier::{self, Guarded},
+    client,
     context::Ctx,
     leader::Leader,
-    session_policy,
+    session_policy::{self, Guarded as Policy},
     settings::{Scope, Settings},
-    webhook,
+    watch, webhook,
 };
 
 /// Reconciles of one kind at a time.
@@ -162,7 +162,8 @@ async fn connect() -> Result<Client, RunError> {
     let config = kube::Config::infer()
         .await
         .map_err(|error| RunError::Config(error.into()))?;
-    Client::try_from(config).map_err(|error| RunError::Config(error.into()))
+    let built = client::builder(config).map_err(|error| RunError::Config(error.into()))?;
+    Ok(built.build())
 }
 
 async fn signal() {
@@ -181,22 +182,6 @@ async fn signal() {
 
 // === controllers ===
 
-/// The pause after a watch failed. It holds up all watches of a controller, so it is short and does
-/// not grow: one missing right must not make every change wait.
-struct Steady;
-
-impl Iterator for Steady {
-    type Item = std::time::Duration;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        Some(std::time::Duration::from_millis(500))
-    }
-}
-
-impl Backoff for Steady {
-    fn reset(&mut self) {}
-}
-
 /// All controllers; ends when one of them does.
 pub async fn controllers(ctx: &Arc<Ctx>) {
     let scopes: Vec<Option<&str>> = match &ctx.settings.scope {
@@ -210,6 +195,8 @@ pub async fn controllers(ctx: &Arc<Ctx>) {
         running.push(Box::pin(cache_tiers(ctx, scope)));
         running.push(Box::pin(session_policies(ctx, scope)));
     }
+    let visiting = ctx.clone();
+    running.push(Box::pin(async move { visiting.visits.run().await }));
     running.next().await;
 }
 
@@ -223,64 +210,149 @@ where
     }
 }
 
+/// All watches pause by themselves.
+struct NoPause;
+
+impl Iterator for NoPause {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(Duration::ZERO)
+    }
+}
+
+impl Backoff for NoPause {
+    fn reset(&mut self) {}
+}
+
+/// An answer from the API server's cache is enough to notice a change; what is decided on is read
+/// afresh.
+fn any() -> watcher::Config {
+    watcher::Config::default().any_semantic()
+}
+
+/// The resources of a kind, kept for looking up who is concerned by a change of something else.
+fn reflected<K>(
+    ctx: &Ctx,
+    scope: Option<&str>,
+) -> (
+    Store<K>,
+    impl Stream<Item = watcher::Result<K>> + Send + use<K>,
+)
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + Sync
+        + 'static,
+{
+    let (store, writer) = reflector::store();
+    let events = watch::events(&ctx.watches, api::<K>(ctx, scope), scope, any());
+    let slim = events.modify(|object| object.managed_fields_mut().clear());
+    (store, reflector(writer, slim).applied_objects())
+}
+
+/// The objects of tiers, as far as `selector` says, in metadata.
+fn children<K>(
+    ctx: &Ctx,
+    scope: Option<&str>,
+    selector: &str,
+) -> impl Stream<Item = watcher::Result<PartialObjectMeta<K>>> + Send + use<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + Sync
+        + 'static,
+{
+    let config = any().labels(selector);
+    let metadata = api::<PartialObjectMeta<K>>(ctx, scope);
+    watch::events(&ctx.watches, metadata, scope, config).touched_objects()
+}
+
+/// The tiers here of whose Redis there is something new to tell.
+fn visited(
+    ctx: &Ctx,
+    scope: Option<&str>,
+) -> impl Stream<Item = ObjectRef<Guarded>> + Send + use<> {
+    let here = scope.map(ToOwned::to_owned);
+    ctx.visits.news().filter_map(move |(namespace, tier)| {
+        let ours = here.as_ref().is_none_or(|here| *here == namespace);
+        std::future::ready(ours.then(|| ObjectRef::new(&tier).within(&namespace)))
+    })
+}
+
 fn cache_tiers(ctx: &Arc<Ctx>, scope: Option<&str>) -> impl Future<Output = ()> + use<> {
-    // An answer from the API server's cache is enough to notice a change; what is decided on is
-    // read afresh.
-    let ours = || {
-        watcher::Config::default()
-            .any_semantic()
-            .labels(names::TIER)
-    };
-    let any = || watcher::Config::default().any_semantic();
-    let controller = Controller::new(api::<Guarded>(ctx, scope), any())
+    let (store, tiers) = reflected(ctx, scope);
+    let (users, sharers) = (store.clone(), store.clone());
+    let policies = watch::events(&ctx.watches, api::<Policy>(ctx, scope), scope, any());
+    let namespaces = Api::<PartialObjectMeta<Namespace>>::all(ctx.client.clone());
+    let namespaces = watch::events(&ctx.watches, namespaces, None, any());
+    // Apps' pods may carry the label of a tier too; they are not its servers.
+    let servers = format!(
+        "{},app.kubernetes.io/component in (redis,sentinel)",
+        names::TIER
+    );
+    Controller::for_stream(tiers, store)
         .with_config(Config::default().concurrency(CONCURRENCY))
-        .trigger_backoff(Steady);
-    let store = controller.store();
-    let secrets = store.clone();
-    controller
-        .owns(api::<StatefulSet>(ctx, scope), ours())
-        .owns(api::<Service>(ctx, scope), ours())
-        .owns(api::<ConfigMap>(ctx, scope), ours())
-        .owns(api::<ServiceAccount>(ctx, scope), ours())
-        .owns(api::<NetworkPolicy>(ctx, scope), ours())
-        .owns(api::<PodDisruptionBudget>(ctx, scope), ours())
-        .owns(api::<Secret>(ctx, scope), ours())
-        // Only names matter: contents of Secrets are read where they are used.
-        .watches(
-            api::<PartialObjectMeta<Secret>>(ctx, scope),
-            any(),
-            move |secret| users_of(&secrets, &secret),
+        .trigger_backoff(NoPause)
+        .reconcile_all_on(ctx.watches.anew())
+        .reconcile_on(visited(ctx, scope))
+        .watches_stream(
+            children::<StatefulSet>(ctx, scope, names::TIER),
+            tier_behind,
         )
-        .watches(
-            api::<DeserializeGuard<SessionPolicy>>(ctx, scope),
-            any(),
-            tier_of,
+        .watches_stream(children::<Service>(ctx, scope, names::TIER), tier_behind)
+        .watches_stream(
+            children::<ServiceAccount>(ctx, scope, names::TIER),
+            tier_behind,
         )
+        .watches_stream(
+            children::<NetworkPolicy>(ctx, scope, names::TIER),
+            tier_behind,
+        )
+        .watches_stream(
+            children::<PodDisruptionBudget>(ctx, scope, names::TIER),
+            tier_behind,
+        )
+        .watches_stream(children::<ConfigMap>(ctx, scope, names::TIER), tier_behind)
+        .watches_stream(children::<Pod>(ctx, scope, &servers), tier_behind)
+        // All of them: a tier may name any.
+        .watches_stream(children::<Secret>(ctx, scope, ""), move |secret| {
+            let users = users_of(&users, &secret);
+            users.into_iter().chain(tier_behind(secret))
+        })
+        .watches_stream(policies.touched_objects(), tier_of)
+        .watches_stream(namespaces.touched_objects(), move |namespace| {
+            sharing_with(&sharers, &namespace.name_any())
+        })
         .run(cache_tier::reconcile, cache_tier::on_error, ctx.clone())
         .for_each(|_| std::future::ready(()))
 }
 
 fn session_policies(ctx: &Arc<Ctx>, scope: Option<&str>) -> impl Future<Output = ()> + use<> {
-    let any = || watcher::Config::default().any_semantic();
-    let controller = Controller::new(api::<session_policy::Guarded>(ctx, scope), any())
+    let watches = &ctx.watches;
+    let (policies, own) = reflected::<Policy>(ctx, scope);
+    let (bound, siblings) = (policies.clone(), policies.clone());
+    let tiers = watch::events(watches, api::<Guarded>(ctx, scope), scope, any());
+    let others = watch::events(watches, api::<Policy>(ctx, scope), scope, any());
+    Controller::for_stream(own, policies)
         .with_config(Config::default().concurrency(CONCURRENCY))
-        .trigger_backoff(Steady);
-    let policies = controller.store();
-    let siblings = policies.clone();
-    controller
-        .watches(api::<Guarded>(ctx, scope), any(), move |tier| {
-            policies_of(&policies, tier.namespace().as_deref(), &tier.name_any())
+        .trigger_backoff(NoPause)
+        .reconcile_all_on(watches.anew())
+        .watches_stream(tiers.touched_objects(), move |tier| {
+            policies_of(&bound, tier.namespace().as_deref(), &tier.name_any())
         })
         // One that comes or goes changes what its siblings have to say.
-        .watches(
-            api::<session_policy::Guarded>(ctx, scope),
-            any(),
-            move |policy| {
-                let namespace = policy.namespace();
-                let tier = policy.0.ok().map(|policy| policy.spec.cache_tier_ref.name);
-                policies_of(&siblings, namespace.as_deref(), &tier.unwrap_or_default())
-            },
-        )
+        .watches_stream(others.touched_objects(), move |policy| {
+            let namespace = policy.namespace();
+            let tier = policy.0.ok().map(|policy| policy.spec.cache_tier_ref.name);
+            policies_of(&siblings, namespace.as_deref(), &tier.unwrap_or_default())
+        })
         .run(
             session_policy::reconcile,
             session_policy::on_error,
@@ -291,10 +363,10 @@ fn session_policies(ctx: &Arc<Ctx>, scope: Option<&str>) -> impl Future<Output =
 
 /// The policies that name a tier.
 fn policies_of(
-    store: &Store<session_policy::Guarded>,
+    store: &Store<Policy>,
     namespace: Option<&str>,
     tier: &str,
-) -> Vec<ObjectRef<session_policy::Guarded>> {
+) -> Vec<ObjectRef<Policy>> {
     store
         .state()
         .iter()
@@ -304,6 +376,37 @@ fn policies_of(
             spec.is_ok_and(|spec| spec.cache_tier_ref.name == tier)
         })
         .map(|policy| ObjectRef::from_obj(policy.as_ref()))
+        .collect()
+}
+
+/// The tier that an object belongs to: its owner, or that of its labels, where none can be named:
+/// at pods, whose owner is a set, and at copies in other namespaces.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the controller calls it with values"
+)]
+fn tier_behind<K: Resource>(object: K) -> Option<ObjectRef<Guarded>> {
+    let namespace = object.namespace()?;
+    let ours = |owner: &&OwnerReference| {
+        owner.kind == Guarded::kind(&()) && owner.api_version == Guarded::api_version(&())
+    };
+    if let Some(owner) = object.owner_references().iter().find(ours) {
+        return Some(ObjectRef::new(&owner.name).within(&namespace));
+    }
+    let labels = object.labels();
+    let place = labels.get(names::OWNER_NAMESPACE).unwrap_or(&namespace);
+    Some(ObjectRef::new(labels.get(names::TIER)?).within(place))
+}
+
+/// The tiers that want to be shared with a namespace.
+fn sharing_with(store: &Store<Guarded>, namespace: &str) -> Vec<ObjectRef<Guarded>> {
+    let tiers = store.state();
+    let allowing = tiers.iter().filter(|tier| {
+        let spec = tier.0.as_ref().map(|tier| &tier.spec);
+        spec.is_ok_and(|spec| spec.allowed_namespaces.iter().any(|name| name == namespace))
+    });
+    allowing
+        .map(|tier| ObjectRef::from_obj(tier.as_ref()))
         .collect()
 }
 
@@ -323,7 +426,7 @@ fn users_of(store: &Store<Guarded>, secret: &PartialObjectMeta<Secret>) -> Vec<O
 }
 
 /// The tier that a session policy names.
-fn tier_of(policy: DeserializeGuard<SessionPolicy>) -> Option<ObjectRef<Guarded>> {
+fn tier_of(policy: Policy) -> Option<ObjectRef<Guarded>> {
     let namespace = policy.namespace()?;
     let tier = policy.0.ok()?.spec.cache_tier_ref.name;
     Some(ObjectRef::new(&tier).within(&namespace))

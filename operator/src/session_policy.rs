@@ -61,8 +61,12 @@ pub async fn reconcile(object: Arc<Guarded>, ctx: Arc<Ctx>) -> Result<Action, Er
     clippy::needless_pass_by_value,
     reason = "the controller calls it with values"
 )]
-pub fn on_error(object: Arc<Guarded>, _: &Error, ctx: Arc<Ctx>) -> Action {
-    Action::requeue(ctx.retries.failed(&key(&object)))
+pub fn on_error(object: Arc<Guarded>, error: &Error, ctx: Arc<Ctx>) -> Action {
+    let asked = match error {
+        Error::Api(error) | Error::Claim(ClaimError::Api(error)) => error.retry_after(),
+        Error::Claim(_) => None,
+    };
+    Action::requeue(ctx.retries.failed(&key(&object), asked))
 }
 
 fn key(object: &Guarded) -> String {

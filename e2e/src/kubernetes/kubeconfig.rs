@@ -37,16 +37,14 @@ impl Access {
 
     /// The text of a kubeconfig file; JSON is YAML as well.
     pub fn kubeconfig(&self) -> String {
+        let mut cluster = json!({"server": self.address});
+        if self.address.starts_with("https:") {
+            cluster["certificate-authority"] = json!(self.authority);
+        }
         let file = json!({
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{
-                "name": "pannier-e2e",
-                "cluster": {
-                    "server": self.address,
-                    "certificate-authority": self.authority,
-                },
-            }],
+            "clusters": [{ "name": "pannier-e2e", "cluster": cluster }],
             "users": [{ "name": "user", "user": { "token": self.token } }],
             "contexts": [{
                 "name": "pannier-e2e",

@@ -16,7 +16,7 @@ use http::{Method, Request};
 use kube::{
     Api, Client, Config,
     api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams},
-    client::{Body, ClientBuilder},
+    client::Body,
     config::{KubeConfigOptions, Kubeconfig},
 };
 use operator::{
@@ -138,7 +138,7 @@ impl Operator {
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
             .await
             .unwrap();
-        let client = ClientBuilder::try_from(config)
+        let client = operator::client::builder(config)
             .unwrap()
             .with_layer(&counter)
             .build();
@@ -284,6 +284,88 @@ pub fn content(object: &DynamicObject) -> Value {
     content["annotations"] = json!(object.metadata.annotations);
     content["labels"] = json!(object.metadata.labels);
     content
+}
+
+/// What a tier's objects say, comparable between namespaces and between a tier that is new and one
+/// that was changed: without what the API server chooses, passwords, UIDs and generations.
+pub fn comparable(
+    found: &BTreeMap<String, DynamicObject>,
+    namespace: &str,
+) -> BTreeMap<String, String> {
+    let strip = |(name, object): (&String, &DynamicObject)| {
+        let mut content = content(object);
+        if name.starts_with("Secret/") {
+            let keys: Vec<&String> = content["data"]
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(key, _)| key)
+                .collect();
+            content = json!({"keys": keys});
+        }
+        for field in ["clusterIP", "clusterIPs"] {
+            if content["spec"][field] != json!("None") && content["spec"].is_object() {
+                content["spec"].as_object_mut().unwrap().remove(field);
+            }
+        }
+        if let Some(annotations) = content["annotations"].as_object_mut() {
+            // A hash over the object, its namespace too.
+            annotations.remove("pannier.dev/applied");
+        }
+        let owner = object.metadata.owner_references.iter().flatten().next();
+        let uid = owner.map_or("no owner", |owner| owner.uid.as_str());
+        let text = content
+            .to_string()
+            .replace(namespace, "NS")
+            .replace(uid, "UID");
+        let generation = text.split("generation: ").nth(1).map(|rest| {
+            rest.chars()
+                .take_while(char::is_ascii_digit)
+                .collect::<String>()
+        });
+        let text = match generation {
+            Some(number) => text.replace(&format!("generation: {number}"), "generation: N"),
+            None => text,
+        };
+        (name.clone(), text)
+    };
+    found.iter().map(strip).collect()
+}
+
+/// Waits until the tier has exactly the objects of `wanted`, saying the same.
+pub async fn wait_for_content(
+    client: &Client,
+    (namespace, tier): (&str, &str),
+    wanted: &BTreeMap<String, String>,
+) {
+    let deadline = std::time::Instant::now() + Duration::from_mins(2);
+    loop {
+        let found = comparable(&objects(client, namespace, tier).await, namespace);
+        if found == *wanted {
+            return;
+        }
+        if std::time::Instant::now() > deadline {
+            assert_eq!(found, *wanted, "{namespace}/{tier}");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Waits until nothing was written for two seconds.
+pub async fn quiet(operator: &Operator) {
+    let mut last = (operator.counter.count(), std::time::Instant::now());
+    eventually_within(
+        Duration::from_mins(2),
+        "nothing is written any longer",
+        || {
+            let count = operator.counter.count();
+            if count != last.0 {
+                last = (count, std::time::Instant::now());
+            }
+            std::future::ready((last.1.elapsed() > Duration::from_secs(2)).then_some(()))
+        },
+    )
+    .await;
 }
 
 /// Applies the manifests of a file.

@@ -4,12 +4,14 @@
 //! never reads as empty or as a replica.
 
 pub mod agent;
+pub mod volumes;
 
 use futures_util::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt as _, api::ListParams};
 use policy::names;
 
+use self::volumes::Volume;
 use super::{object_names::Component, validate::ValidatedTier};
 use crate::{
     api_error::ApiError,
@@ -24,6 +26,8 @@ pub struct Observed {
     pub servers: Vec<ObservedPod>,
     /// Sentinels, by ordinal.
     pub sentinels: Vec<ObservedPod>,
+    /// The volumes of the servers, where they have some.
+    pub volumes: Option<Vec<Volume>>,
 }
 
 /// One pod.
@@ -161,7 +165,10 @@ pub async fn observe(ctx: &Ctx, tier: &ValidatedTier) -> Result<Observed, ApiErr
         }
         (component, pod)
     });
-    let mut observed = Observed::default();
+    let mut observed = Observed {
+        volumes: volumes::volumes(ctx, tier).await?,
+        ..Observed::default()
+    };
     for (component, pod) in join_all(asked).await {
         match component {
             Component::Redis => observed.servers.push(pod),

@@ -18,6 +18,7 @@ use crate::{
     apply::{Applier, ApplyError, Owner},
     conditions::{Fact, type_},
     context::Ctx,
+    settings::Settings,
 };
 
 /// Finalizer of a tier that has copies in other namespaces.
@@ -109,7 +110,7 @@ pub async fn apply(
         if let Err(error) = remove(ctx, &tier.uid, &tier.names.sidecar(), &namespace).await {
             sharing
                 .problems
-                .push(format!("{error}; {}", rights(&namespace)));
+                .push(format!("{error}; {}", rights(ctx, &namespace)));
             kept.push(namespace);
         }
     }
@@ -121,7 +122,7 @@ pub async fn apply(
             Err(error) => {
                 sharing
                     .problems
-                    .push(format!("{error}; {}", rights(&namespace)));
+                    .push(format!("{error}; {}", rights(ctx, &namespace)));
                 sharing.kept.push(namespace);
             }
         }
@@ -182,8 +183,13 @@ async fn copy(
     Ok(())
 }
 
-fn rights(namespace: &str) -> String {
+fn rights(ctx: &Ctx, namespace: &str) -> String {
+    let Settings {
+        namespace: own,
+        installation,
+        ..
+    } = &ctx.settings;
     format!(
-        "if a right is missing: kubectl create rolebinding -n {namespace} pannier-operator --clusterrole=pannier-operator-copies --serviceaccount=<namespace of the operator>:pannier-operator"
+        "if a right is missing: kubectl create rolebinding -n {namespace} {installation} --clusterrole=pannier-operator-copies --serviceaccount={own}:{installation}"
     )
 }

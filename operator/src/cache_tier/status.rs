@@ -14,7 +14,7 @@ use policy::names;
 use serde_json::Value;
 
 use super::{
-    Error, Progress,
+    Error, Progress, Visited,
     validate::{Refusals, ValidatedTier},
 };
 use crate::{
@@ -133,12 +133,20 @@ fn of_progress(
 ) -> CacheTierStatus {
     let wanted = &progress.tier;
     let facts = judge::facts(progress);
+    let kept: &[&str] = match progress.visited {
+        Visited::NotYet => &[
+            type_::DATA_LOST,
+            type_::UPSTREAM_REACHABLE,
+            type_::COHERENCE_DEGRADED,
+        ],
+        Visited::Never | Visited::Now(_) => &[type_::DATA_LOST],
+    };
     CacheTierStatus {
         observed_generation: tier.metadata.generation,
         conditions: conditions::merge(
             &before.conditions,
             facts,
-            &[type_::DATA_LOST],
+            kept,
             tier.metadata.generation,
             now,
         ),
@@ -149,7 +157,11 @@ fn of_progress(
         }),
         primary: judge::primary(progress),
         replicas: judge::replicas(progress),
-        sidecars: before.sidecars.clone(),
+        sidecars: match &progress.visited {
+            Visited::Never => None,
+            Visited::NotYet => before.sidecars.clone(),
+            Visited::Now(found) => found.sidecars.clone(),
+        },
         shared_with: progress.written.sharing.places(),
         resolved: Some(resolved(wanted)),
     }

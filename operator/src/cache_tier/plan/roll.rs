@@ -152,7 +152,7 @@ mod tests {
         };
         let observed = Observed {
             servers,
-            sentinels: Vec::new(),
+            ..Observed::default()
         };
         shard(0, &workload, &observed)
     }

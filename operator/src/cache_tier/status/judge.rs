@@ -1,15 +1,16 @@
 //! What the findings of a reconcile mean as conditions. Pure.
 
-use crds::condition::{ReplicaState, ReplicaStatus};
+use crds::condition::{ReplicaState, ReplicaStatus, SidecarsStatus};
 
 use crate::{
     cache_tier::{
-        Progress,
-        observe::{ObservedPod, View},
+        Progress, Visited,
+        observe::{ObservedPod, View, volumes::Problem},
         validate::{Behind, Servers},
     },
     conditions::{Fact, type_},
     instance::state::{Server, State},
+    visits::Found,
 };
 
 /// A replica that is further behind is not in step.
@@ -34,11 +35,30 @@ pub(super) fn facts(progress: &Progress) -> Vec<Fact> {
         facts.push(topology);
         facts.push(configured(progress));
         facts.push(credentials(progress));
+        facts.extend(storage(progress));
         facts.extend(lost(progress));
+    }
+    if matches!(progress.tier.behind, Behind::External(_)) {
+        facts.extend(external(&progress.visited));
+    }
+    if let Visited::Now(found) = &progress.visited {
+        facts.extend(found.sidecars.as_ref().and_then(coherence));
     }
     facts.push(rules(&progress.tier.warnings));
     facts.extend(progress.written.sharing.fact());
+    facts.extend(unwatched(&progress.unwatched));
     facts
+}
+
+/// Only where something is in the way: being told is the rule.
+fn unwatched(kinds: &[String]) -> Option<Fact> {
+    (!kinds.is_empty()).then(|| {
+        let message = format!(
+            "changes of these are noticed only once a minute; give the operator the verbs list and watch on them: {}",
+            kinds.join("; ")
+        );
+        Fact::fails(type_::WATCHED, "Forbidden", message)
+    })
 }
 
 fn ready(progress: &Progress, waits: Option<&str>, topology: Option<&Fact>) -> Fact {
@@ -84,6 +104,81 @@ fn reachable(progress: &Progress) -> Fact {
             silent(progress).join("; "),
         ),
     }
+}
+
+/// A Redis that is not run here, as it answered the last visit.
+fn external(visited: &Visited) -> Option<Fact> {
+    let type_ = type_::UPSTREAM_REACHABLE;
+    match visited {
+        Visited::NotYet => None,
+        Visited::Never => Some(Fact::unknown(
+            type_,
+            "NotVisited",
+            "it wants TLS, which the operator does not speak to a Redis; the sidecars' /state tells whether they reach it",
+        )),
+        Visited::Now(Found { answer, .. }) => Some(match answer {
+            Ok(who) => Fact::holds(type_, "Answers", format!("{who} answers")),
+            Err(why) => Fact::fails(
+                type_,
+                "DoesNotAnswer",
+                format!(
+                    "the operator gets no answer: {why}; look at the URL and password in the Secret of spec.redis.external, and at what is between"
+                ),
+            ),
+        }),
+    }
+}
+
+/// Whether the sidecars are told of changes, as far as they say.
+fn coherence(sidecars: &SidecarsStatus) -> Option<Fact> {
+    let SidecarsStatus { live, degraded, .. } = sidecars;
+    match (*live, *degraded) {
+        (0, _) => None,
+        (_, 0) => Some(Fact::fails(type_::COHERENCE_DEGRADED, "Coherent", "")),
+        _ => Some(Fact::holds(
+            type_::COHERENCE_DEGRADED,
+            "SidecarsDegraded",
+            format!(
+                "{degraded} of {live} sidecars are not told of changes by Redis and keep local copies for a short time only; PANNIER.SIDECARS names them, their /state says why"
+            ),
+        )),
+    }
+}
+
+/// The volumes, where servers have some.
+fn storage(progress: &Progress) -> Option<Fact> {
+    let volumes = progress.observed.volumes.as_ref()?;
+    let with = |problem| -> Vec<&str> {
+        let having = volumes.iter().filter(|one| one.problem == Some(problem));
+        having.map(|one| one.claim.as_str()).collect()
+    };
+    let fails = |reason, claims: &[&str], why| {
+        let message = format!("{}: {why}", claims.join(", "));
+        Some(Fact::fails(type_::STORAGE_HEALTHY, reason, message))
+    };
+    for (problem, reason, why) in [
+        (
+            Problem::Lost,
+            "VolumeLost",
+            "its volume is gone, and the data with it; delete the claim, then the pod: a new one is filled by the primary",
+        ),
+        (
+            Problem::Pending,
+            "ClaimPending",
+            "no volume yet; kubectl describe pvc says what it waits for, often a storage class that does not exist",
+        ),
+        (
+            Problem::ResizePending,
+            "FileSystemResizePending",
+            "the volume has grown, its file system grows when the pod starts anew",
+        ),
+    ] {
+        let claims = with(problem);
+        if !claims.is_empty() {
+            return fails(reason, &claims, why);
+        }
+    }
+    Some(Fact::holds(type_::STORAGE_HEALTHY, "Bound", ""))
 }
 
 /// One primary, every replica in step, and a majority of the Sentinels.
