@@ -37,8 +37,8 @@ use kube::{
 use serde_json::{Value, json};
 
 use self::world::{
-    Operator, api, apply, comparable, condition, content, kubectl_apply, objects, settings, tier,
-    wait_for_objects,
+    Operator, api, apply, comparable, condition, content, kubectl_apply, objects, quiet, settings,
+    tier, wait_for_objects,
 };
 
 const ALL: usize = usize::MAX;
@@ -236,12 +236,7 @@ async fn a_hundred_reconciles_of_a_settled_tier_write_nothing_and_keep_fields_of
             (found.items.len() == pods).then_some(())
         })
         .await;
-        eventually("it is settled", || async {
-            let before = operator.counter.count();
-            reconcile_once(&client, &namespace, &operator).await;
-            (operator.counter.count() == before).then_some(())
-        })
-        .await;
+        quiet(&operator).await;
         let before = operator.counter.count();
         for _ in 0..100 {
             reconcile_once(&client, &namespace, &operator).await;

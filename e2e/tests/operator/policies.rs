@@ -45,10 +45,6 @@ async fn a_policy_is_bound_while_its_tier_is_there_and_says_what_is_missing() {
         tiers.delete("t", &DeleteParams::default()).await.unwrap();
     }
     condition(&client, subject, ("Stalled", "True", "TierNotFound")).await;
-    // Another tier of its choice.
-    tier(&client, &namespace, "other", json!({"topology": "None"})).await;
-    policy(&client, &namespace, "p", "other").await;
-    condition(&client, subject, ("Bound", "True", "")).await;
     quiet(&operator).await;
 }
 
