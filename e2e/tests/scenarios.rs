@@ -52,6 +52,19 @@ async fn redis_7_and_8_are_installed_and_failed_over_as_valkey_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn passwords_are_rotated_and_recovered_without_a_failed_command() {
+    let test = "passwords_are_rotated_and_recovered_without_a_failed_command";
+    let Some(cluster) = available(test, Cluster::shared()) else {
+        return;
+    };
+    let _quiet = cluster.undisturbed().await;
+    let live = Live::start(cluster, "passwords").await;
+    let (tier, app) = serving(&live, &replicated()).await;
+    change::secret_deleted(&tier, &app).await;
+    change::rotation(&tier, &app).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn further_changes_lose_nothing() {
     let test = "further_changes_lose_nothing";
     let Some(cluster) = available(test, Cluster::shared()) else {
@@ -61,6 +74,7 @@ async fn further_changes_lose_nothing() {
     let mut live = Live::start(cluster, "further").await;
     let mut redis = replicated();
     let (tier, app) = serving(&live, &redis).await;
+    change::bad_image(&tier, &app, &redis).await;
     change::drift(&tier, &app).await;
     change::operator_killed(&mut live, &tier, &app).await;
     change::changed_without_operator(&mut live, &tier, &app, &redis).await;
@@ -73,6 +87,18 @@ async fn further_changes_lose_nothing() {
     redis["image"] = json!(cluster.load_engine(Engine::Valkey9));
     change::rolled(&tier, &app, "Valkey 8 to 9", redis).await;
     until_at_rest(&tier, Duration::from_mins(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replicated_tier_without_volumes_tells_the_loss_of_all_its_pods() {
+    let test = "a_replicated_tier_without_volumes_tells_the_loss_of_all_its_pods";
+    let Some(cluster) = available(test, Cluster::shared()) else {
+        return;
+    };
+    let _quiet = cluster.undisturbed().await;
+    let live = Live::start(cluster, "lost").await;
+    let (tier, app) = serving(&live, &replicated()).await;
+    data::all_deleted_without_volumes(&tier, &app).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

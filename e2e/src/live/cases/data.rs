@@ -33,6 +33,14 @@ pub async fn all_deleted(tier: &Tier, app: &App, name: &str) -> Outcome {
     outcome
 }
 
+/// The same for a tier that keeps nothing: what was written is lost, and the tier says so.
+pub async fn all_deleted_without_volumes(tier: &Tier, app: &App) {
+    let outcome = all_deleted(tier, app, "all pods deleted at once, without volumes").await;
+    assert!(!outcome.record.lost.is_empty(), "nothing kept it");
+    let message = tier.until("DataLost", "True", "DataLost").await;
+    println!("measured: DataLost: {message}");
+}
+
 /// The primary's pod and its volume are gone; made anew, it is a replica and gets the data back.
 pub async fn primary_and_volume_deleted(tier: &Tier, app: &App) {
     let primary = tier.primary().await;
