@@ -75,6 +75,7 @@ const NOT_HERE: &[(&str, &str)] = &[
 ];
 
 /// One change: on which kind of tier, from what, to what.
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn changes() -> Vec<(&'static str, Value, Value)> {
     let rule = |rule: Value| {
         let mut rule = rule;

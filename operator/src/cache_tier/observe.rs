@@ -26,8 +26,8 @@ pub struct Observed {
     pub servers: Vec<ObservedPod>,
     /// Sentinels, by ordinal.
     pub sentinels: Vec<ObservedPod>,
-    /// The volumes of the servers, where they have some.
-    pub volumes: Option<Vec<Volume>>,
+    /// The volumes of the servers, where they have some, or why they are not known.
+    pub volumes: Option<Result<Vec<Volume>, String>>,
 }
 
 /// One pod.
@@ -165,8 +165,9 @@ pub async fn observe(ctx: &Ctx, tier: &ValidatedTier) -> Result<Observed, ApiErr
         }
         (component, pod)
     });
+    let volumes = volumes::volumes(ctx, tier).await;
     let mut observed = Observed {
-        volumes: volumes::volumes(ctx, tier).await?,
+        volumes: volumes.map(|found| found.map_err(|error| error.to_string())),
         ..Observed::default()
     };
     for (component, pod) in join_all(asked).await {

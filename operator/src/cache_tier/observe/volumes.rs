@@ -26,23 +26,24 @@ pub enum Problem {
     ResizePending,
 }
 
-/// The claims, where servers have some.
-pub async fn volumes(ctx: &Ctx, tier: &ValidatedTier) -> Result<Option<Vec<Volume>>, ApiError> {
+/// The claims, where servers have some, or why they are not known: no reason to leave the servers
+/// alone.
+pub async fn volumes(ctx: &Ctx, tier: &ValidatedTier) -> Option<Result<Vec<Volume>, ApiError>> {
     if !tier.servers().is_some_and(|servers| servers.persistent()) {
-        return Ok(None);
+        return None;
     }
     let namespace = &tier.names.namespace;
     let api: Api<PersistentVolumeClaim> = Api::namespaced(ctx.client.clone(), namespace);
     let selector = format!("{}={}", names::TIER, tier.names.tier);
     let listed = api.list(&ListParams::default().labels(&selector)).await;
-    let listed = listed.map_err(|source| ApiError {
+    let claims = listed.map(|listed| listed.items.iter().map(volume).collect());
+    Some(claims.map_err(|source| ApiError {
         verb: "list",
         kind: "PersistentVolumeClaim".to_owned(),
         namespace: namespace.clone(),
         name: String::new(),
         source,
-    })?;
-    Ok(Some(listed.items.iter().map(volume).collect()))
+    }))
 }
 
 fn volume(claim: &PersistentVolumeClaim) -> Volume {

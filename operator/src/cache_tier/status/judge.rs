@@ -147,7 +147,13 @@ fn coherence(sidecars: &SidecarsStatus) -> Option<Fact> {
 
 /// The volumes, where servers have some.
 fn storage(progress: &Progress) -> Option<Fact> {
-    let volumes = progress.observed.volumes.as_ref()?;
+    let volumes = match progress.observed.volumes.as_ref()? {
+        Ok(volumes) => volumes,
+        Err(why) => {
+            let unknown = Fact::unknown(type_::STORAGE_HEALTHY, "NotKnown", why.clone());
+            return Some(unknown);
+        }
+    };
     let with = |problem| -> Vec<&str> {
         let having = volumes.iter().filter(|one| one.problem == Some(problem));
         having.map(|one| one.claim.as_str()).collect()
