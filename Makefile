@@ -17,11 +17,9 @@ run: ## Serve examples/analytics.yaml on localhost, memory only (needs only Rust
 test: ## Run every test, against real servers and clients (fetched first, nothing is installed)
 	@echo "building (about 16 minutes the first time on two cores), fetching servers and clients (1 minute the first time)," \
 	  "building Kubernetes (9 minutes the first time, 7 GB of disk meanwhile, 0.6 GB afterwards), testing (about 12 minutes)"
-	@cargo build -p pannier-sidecar
+	@cargo test --workspace --no-run # the programs too: one choice of features, dependencies built once
 	@cargo build -p pannier-sidecar --features planted-bugs --bin pannier-sidecar-planted
-	@cargo build -p pannier-operator
-	@cargo build -p pannier-e2e --bins
-	@cargo run --quiet -p pannier-e2e --bin e2e-fetch
+	@$(TARGET)/debug/e2e-fetch
 	@mkdir -p $(RESULTS) && : > $(RESULTS)/skipped
 	@status=0; \
 	PANNIER_SIDECAR_BIN=$(abspath $(TARGET))/debug/pannier-sidecar \
@@ -40,11 +38,10 @@ test: ## Run every test, against real servers and clients (fetched first, nothin
 
 e2e: ## Run what takes long on a real cluster of three nodes, and print what it measured (needs root)
 	@echo "building (3 minutes the first time, Kubernetes 9 more), then about 15 minutes of tiers under load"
-	@cargo build -p pannier-operator
-	@cargo build -p pannier-e2e --bins
-	@cargo run --quiet -p pannier-e2e --bin e2e-fetch
+	@cargo test --workspace --no-run
+	@$(TARGET)/debug/e2e-fetch
 	@PANNIER_OPERATOR_BIN=$(abspath $(TARGET))/debug/pannier-operator \
-	cargo test -p pannier-e2e --test live --test scenarios -- --nocapture --test-threads 1
+	cargo test --workspace --test live --test scenarios -- --nocapture --test-threads 1
 
 soak: ## Judge a million reads of each topology under faults (says first how long it takes)
 	@cargo build --release -p pannier-sidecar
