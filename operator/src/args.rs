@@ -24,6 +24,8 @@ pub enum Command {
     Install(Install),
     /// Tell the waiting boot guard of this pod that what silent servers hold may be lost.
     AcceptLoss(Instance),
+    /// An app to try a sidecar with: reads and writes at `REDIS_URL`, and says how often it was a hit.
+    Demo(Demo),
 }
 
 /// Flags of the operator itself.
@@ -112,6 +114,14 @@ pub struct Instance {
         default_value = "/etc/pannier/instance/server.yaml"
     )]
     pub config: PathBuf,
+}
+
+/// Flags of the app to try.
+#[derive(Debug, Flags)]
+pub struct Demo {
+    /// Write a value, read it twice, and fail unless one read was answered from the sidecar's memory.
+    #[arg(long)]
+    pub once: bool,
 }
 
 /// Flags of the copy.

@@ -13,6 +13,7 @@ pub mod claim;
 pub mod client;
 pub mod conditions;
 pub mod context;
+pub mod demo;
 pub mod fingerprint;
 pub mod injector;
 pub mod install;

@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Command::Instance(flags) => agent(flags.config),
         Command::Install(flags) => done(install(&flags.to)),
         Command::AcceptLoss(flags) => done(accept_loss(&flags.config)),
+        Command::Demo(flags) => done(demo(flags.once)),
     }
 }
 
@@ -26,6 +27,15 @@ fn done<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+fn demo(once: bool) -> Result<(), String> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?
+        .block_on(operator::demo::run(once))
+        .map_err(|error| error.to_string())
 }
 
 fn accept_loss(path: &std::path::Path) -> Result<(), String> {

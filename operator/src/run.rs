@@ -166,7 +166,8 @@ async fn connect() -> Result<Client, RunError> {
     Ok(built.build())
 }
 
-async fn signal() {
+/// Waits for SIGTERM or SIGINT.
+pub async fn signal() {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut term), Ok(mut int)) = (
         signal(SignalKind::terminate()),
