@@ -134,20 +134,22 @@ impl ControlPlane {
         }
         run.write("inside.kubeconfig", &inside.kubeconfig());
         let kubeconfig = run.write("admin.kubeconfig", &admin.kubeconfig());
-        let etcd = run.start("etcd", &mut etcd(&site, programs, &run));
+        let etcd = Mutex::new(run.start("etcd", &mut etcd(&site, programs, &run)));
         let files = ApiServerFiles {
             serving: &serving,
             accounts: &accounts,
             authority: &authority,
         };
         let mut command = api_server(&site, &binaries, &run, &files, &options.api_server);
-        let api_server = run.start("kube-apiserver", &mut command);
+        let api_server = Mutex::new(run.start("kube-apiserver", &mut command));
+        // The controllers give up when the API server is not ready within ten seconds.
+        until_ready(&site, &admin, &[&etcd, &api_server]);
         let mut command = controllers(&site, &binaries, &run, &files, &options.controllers);
         let controllers = run.start("kube-controller-manager", &mut command);
-        let plane = Self {
-            api_server: Mutex::new(api_server),
+        Self {
+            api_server,
             controllers: Mutex::new(controllers),
-            etcd: Mutex::new(etcd),
+            etcd,
             site,
             options,
             binaries,
@@ -157,9 +159,7 @@ impl ControlPlane {
             admin,
             kubeconfig,
             run,
-        };
-        plane.wait_until_ready();
-        plane
+        }
     }
 
     /// The way of the administrator from this process.
@@ -249,19 +249,24 @@ impl ControlPlane {
 
     /// Waits until the API server says that it is ready.
     pub fn wait_until_ready(&self) {
-        wait::within(PATIENCE, "the API server is ready", || {
-            for process in [&self.etcd, &self.api_server, &self.controllers] {
-                locked(process).check();
-            }
-            std::net::TcpStream::connect(self.site.reached).ok()?;
-            let ready = blocking(async {
-                let client = self.client().await;
-                let request = http::Request::get("/readyz").body(Vec::new()).ok()?;
-                client.request_text(request).await.ok()
-            });
-            ready.map(drop)
-        });
+        let processes = [&self.etcd, &self.api_server, &self.controllers];
+        until_ready(&self.site, &self.admin, &processes);
     }
+}
+
+fn until_ready(site: &Site, admin: &Access, processes: &[&Mutex<Process>]) {
+    wait::within(PATIENCE, "the API server is ready", || {
+        for process in processes {
+            locked(process).check();
+        }
+        std::net::TcpStream::connect(site.reached).ok()?;
+        let ready = blocking(async {
+            let client = admin.client().await;
+            let request = http::Request::get("/readyz").body(Vec::new()).ok()?;
+            client.request_text(request).await.ok()
+        });
+        ready.map(drop)
+    });
 }
 
 fn locked(process: &Mutex<Process>) -> MutexGuard<'_, Process> {
