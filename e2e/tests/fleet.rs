@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use e2e::{Engine, RedisServer, ServerOptions, Sidecar, SidecarOptions, Value, Wire, http, wait};
 use nix::sys::signal::Signal;
+use operator::visits::{Place, visit};
+use policy::config::Upstream;
 use serde_json::json;
 
 fn options(server: &RedisServer) -> SidecarOptions {
@@ -88,6 +90,42 @@ fn every_sidecar_of_a_tier_is_known_to_the_others() {
         sidecars[2].terminate();
         wait::until_true("the third is gone", || live(&mut apps[0]) == 2);
     }
+}
+
+#[test]
+fn the_operator_counts_the_sidecars_and_their_hits() {
+    let server = RedisServer::new(Engine::Valkey8);
+    let sidecars = [(); 2].map(|()| Sidecar::start_coherent(&options(&server)));
+    let mut apps = [0, 1].map(|index: usize| sidecars[index].connect());
+    until_all_are_known(&mut apps);
+    server.connect().run("SET shop:c:1 v");
+    for (sidecar, app) in sidecars.iter().zip(&mut apps) {
+        sidecar.until_hit(app, "GET c:1");
+    }
+    let place = |generation| Place {
+        namespace: "shop".to_owned(),
+        tier: "main".to_owned(),
+        upstream: Upstream::at("127.0.0.1", server.port()),
+        username: None,
+        password: None,
+        sentinel_password: None,
+        database: 0,
+        prefix: "shop:".to_owned(),
+        generation,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.enable_all().build().unwrap();
+    let visited = |generation| {
+        let found = runtime.block_on(visit(&place(generation)));
+        found.answer.unwrap();
+        found.sidecars.unwrap()
+    };
+    wait::until_true("hits are in the records", || {
+        visited(7).hit_ratio_percent > Some(0)
+    });
+    let seen = visited(7);
+    assert_eq!((seen.live, seen.current, seen.degraded), (2, 2, 0));
+    assert_eq!(visited(8).current, 0);
 }
 
 #[test]

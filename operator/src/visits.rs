@@ -24,6 +24,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
+pub use self::call::visit;
+
 /// Visits at a time.
 const ABREAST: usize = 16;
 /// Time for one.

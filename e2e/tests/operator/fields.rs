@@ -95,7 +95,7 @@ fn changes() -> Vec<(&'static str, Value, Value)> {
             json!({"environment": "Production"}),
         ),
         (
-            "none",
+            "standalone",
             json!({"caching": "Enabled"}),
             json!({"caching": "Disabled"}),
         ),

@@ -14,8 +14,8 @@ use crds::condition::SidecarsStatus;
 
 type Address = (String, u16);
 
-/// Visits a place.
-pub(super) async fn visit(place: &Place) -> Found {
+/// Visits a place once: who answers there, and which sidecars are listed.
+pub async fn visit(place: &Place) -> Found {
     match primary(place).await {
         Ok((address, link)) => Found {
             answer: Ok(shown(&address)),
