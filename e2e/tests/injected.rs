@@ -2,7 +2,6 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "in a test a panic is the report; clippy.toml covers only functions marked #[test]"
 )]
 

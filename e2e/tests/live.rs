@@ -1,5 +1,5 @@
 //! Tiers on three real nodes, with real servers, a real sidecar and an operator process: what heals,
-//! how fast, and what is lost. The long form is `scenarios.rs` (`make e2e`).
+//! how fast, and what is lost. One test at a time: each measures pauses. The long form is `scenarios.rs` (`make e2e`).
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ async fn writes_resume_and_nothing_planned_is_lost_whatever_happens_to_the_prima
     let Some(cluster) = available(test, Cluster::shared()) else {
         return;
     };
-    let _quiet = cluster.undisturbed().await;
+    let _alone = cluster.alone().await;
     let live = Live::start(cluster, "healing").await;
     let (tier, app) = serving(&live, replicated()).await;
     pods::primary_deleted(&tier, &app).await;
@@ -77,7 +77,7 @@ async fn all_pods_deleted_at_once_come_back_with_what_their_volumes_kept() {
     let Some(cluster) = available(test, Cluster::shared()) else {
         return;
     };
-    let _quiet = cluster.undisturbed().await;
+    let _alone = cluster.alone().await;
     for (prefix, redis) in [("kept-one", standalone()), ("kept", replicated())] {
         let live = Live::start(cluster, prefix).await;
         cluster
@@ -96,7 +96,7 @@ async fn all_pods_deleted_at_once_without_volumes_are_a_loss_that_is_told() {
     let Some(cluster) = available(test, Cluster::shared()) else {
         return;
     };
-    let _quiet = cluster.undisturbed().await;
+    let _alone = cluster.alone().await;
     let live = Live::start(cluster, "lost").await;
     let (tier, app) = serving(&live, standalone()).await;
     data::all_deleted_without_volumes(&tier, &app).await;
@@ -108,7 +108,7 @@ async fn a_live_setting_reaches_every_server_without_a_restart() {
     let Some(cluster) = available(test, Cluster::shared()) else {
         return;
     };
-    let _quiet = cluster.undisturbed().await;
+    let _alone = cluster.alone().await;
     let live = Live::start(cluster, "setting").await;
     let redis = replicated();
     let (tier, app) = serving(&live, redis.clone()).await;
