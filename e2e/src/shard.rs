@@ -207,7 +207,9 @@ impl Shard {
         };
         let mut lines = vec!["127.0.0.1 localhost".to_owned()];
         for (number, pod) in self.pods.iter().enumerate() {
-            lines.push(format!("{} {}", pod.address, self.known_as(number)));
+            // The file stands for the DNS, which agents ask for names with their final dot.
+            let name = self.known_as(number);
+            lines.push(format!("{} {name} {name}.", pod.address));
         }
         // In place: it is mounted over another file, by whose inode pods see it.
         self.folder.write("hosts", &(lines.join("\n") + "\n"));
