@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e soak check bench fmt generate
+.PHONY: help run up down images load test e2e soak check bench fmt generate
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 RESULTS := $(TARGET)/tests
@@ -13,6 +13,21 @@ help: ## Print this list
 run: ## Serve examples/analytics.yaml on localhost, memory only (needs only Rust)
 	@[ -x $(TARGET)/release/pannier-sidecar ] || echo "building pannier-sidecar for the first time: about 3 minutes on two cores"
 	@cargo run --quiet --release -p pannier-sidecar -- --manifests examples/analytics.yaml
+
+up: ## Show Pannier on three nodes of this machine, or on the cluster of KUBECONFIG (then CONFIRM=yes)
+	@[ -n "$${KUBECONFIG:-}" ] && [ "$${KUBECONFIG:-}" != "$(abspath $(TARGET))/try/kubeconfig" ] || $(MAKE) --no-print-directory images
+	@cargo build --quiet -p pannier-e2e --bins
+	@REGISTRY="$(REGISTRY)" CONFIRM="$(CONFIRM)" $(TARGET)/debug/try up
+
+down: ## Remove every trace of `make up`
+	@cargo build --quiet -p pannier-e2e --bins
+	@CONFIRM="$(CONFIRM)" $(TARGET)/debug/try down
+
+images: ## Build the images as OCI archives in target/images; REGISTRY=registry.example/folder pushes them
+	@cargo run --quiet -p pannier-e2e --bin images -- $(if $(REGISTRY),--push $(REGISTRY))
+
+load: ## Build the images and load them into kind (KIND_CLUSTER=name) or the containerd of this machine
+	@cargo run --quiet -p pannier-e2e --bin images -- --load
 
 test: ## Run every test, against real servers and clients (fetched first, nothing is installed)
 	@echo "building (about 25 minutes the first time on two cores), fetching servers and clients (1 minute the first time)," \
@@ -63,8 +78,9 @@ bench: ## Measure side by side with named peers and print one table
 fmt: ## Format all code
 	cargo fmt --all
 
-generate: ## Write the generated files anew (CRDs, references, schema, table of commands)
+generate: ## Write the generated files anew (CRDs, chart, references, schema, table of commands)
 	cargo run --quiet -p pannier-crds --bin crdgen
+	UPDATE=1 cargo test --quiet -p pannier-e2e --test chart -- renders_are_as_reviewed the_plain_manifests
 	UPDATE=1 cargo test --quiet -p pannier-operator --test golden
 	UPDATE=1 cargo test --quiet -p pannier-policy --test schema the_published_schema
 	UPDATE=1 cargo test --quiet -p pannier-sidecar --lib metrics::table::tests::the_page

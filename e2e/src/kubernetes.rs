@@ -14,10 +14,12 @@ mod fault_proxy;
 mod go;
 pub mod image;
 mod kubeconfig;
+pub mod product;
 pub mod programs;
 mod run;
 pub mod sweep;
 mod target;
+pub mod tools;
 
 pub use self::{
     binaries::Binaries,

@@ -25,6 +25,7 @@ pub mod server;
 pub mod shard;
 pub mod sidecar;
 pub mod tls;
+pub mod trial;
 pub mod wait;
 pub mod wire;
 

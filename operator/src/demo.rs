@@ -1,4 +1,4 @@
-//! `pannier-operator demo`: an app as the users of Pannier write them, for `helm test` and `examples/kubernetes/demo.yaml`. It knows
+//! `pannier-operator demo`: an app as the users of Pannier write them, for `make up` and `helm test`. It knows
 //! nothing but `REDIS_URL`: shows products again and again, and makes one anew when the cache
 //! has none.
 

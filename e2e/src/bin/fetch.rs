@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use e2e::{
     Engine, clients,
-    kubernetes::{Binaries, NodePrograms},
+    kubernetes::{Binaries, NodePrograms, tools},
 };
 
 fn main() -> ExitCode {
@@ -37,9 +37,12 @@ fn main() -> ExitCode {
         "etcd, containerd",
         programs.map_err(|error| error.to_string()),
     );
+    let helm = tools::helm().and_then(|helm| tools::kubeconform().map(|_| helm));
+    let helm = helm.map(|path| path.display().to_string());
+    report("Helm, kubeconform", helm.map_err(|error| error.to_string()));
     // Servers are needed by almost every test, so their absence is no mere skip.
     if missing > 0 {
-        println!("{missing} of 9 are missing: the tests that need them will say so");
+        println!("{missing} of 10 are missing: the tests that need them will say so");
     }
     ExitCode::SUCCESS
 }

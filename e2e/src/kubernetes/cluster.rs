@@ -36,6 +36,7 @@ use super::{
     client::eventually_within,
     control_plane::{PATIENCE, Site},
     image,
+    product::{Product, REGISTRY},
     run::Run,
     sweep,
 };
@@ -79,6 +80,18 @@ impl Cluster {
 
     /// One of its own for a test.
     pub fn start(nodes: usize) -> Result<Self, Unavailable> {
+        Self::start_in(nodes, turn)
+    }
+
+    /// One that stays for long, beside those of tests: they do not wait for it.
+    pub fn start_beside(nodes: usize) -> Result<Self, Unavailable> {
+        Self::start_in(nodes, || open_turn("beside"))
+    }
+
+    fn start_in(
+        nodes: usize,
+        turn: impl FnOnce() -> Result<File, Unavailable>,
+    ) -> Result<Self, Unavailable> {
         assert!((1..=NODES).contains(&nodes), "1 to 3 nodes: {nodes}");
         if !geteuid().is_root() {
             return Err(Unavailable::NotPermitted(
@@ -255,14 +268,20 @@ impl Cluster {
     pub fn load_own(&self, package: &str, program: &str) -> String {
         let name = format!("localhost/{program}:dev");
         let built = || build_static(package, program);
-        self.load(&name, |folder| {
-            let inside = format!("/usr/bin/{program}");
-            image::Image::new(folder, &name)?
-                .file(&built(), &inside)?
-                .entrypoint(&[&inside])
-                .build()
-        });
+        self.load_product(Product::of(program), &name, built);
         name
+    }
+
+    /// The same under the name by which the chart asks for it.
+    pub fn load_released(&self, product: Product) {
+        let program = product.program();
+        self.load_product(product, &product.image(REGISTRY), || {
+            build_static(program, program)
+        });
+    }
+
+    fn load_product(&self, product: Product, name: &str, built: impl FnOnce() -> PathBuf) {
+        self.load(name, |folder| product.pack(folder, name, &built(), None));
     }
 
     /// Makes an image of one program of this machine known to all nodes, with its libraries; the
@@ -372,22 +391,23 @@ fn turn() -> Result<File, Unavailable> {
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or(1_usize);
-    let open = |number: usize| {
-        let path = format!("/run/lock/pannier-cluster-{number}");
-        File::create(&path)
-            .map_err(|error| Unavailable::NotPermitted(format!("it must write {path}: {error}")))
-    };
     for number in 0..most {
-        let file = open(number)?;
+        let file = open_turn(&number.to_string())?;
         if file.try_lock().is_ok() {
             return Ok(file);
         }
     }
     eprintln!("waiting for another cluster on this machine (PANNIER_CLUSTERS=2 allows two)");
-    let file = open(0)?;
+    let file = open_turn("0")?;
     file.lock()
         .map_err(|error| Unavailable::NotPermitted(error.to_string()))?;
     Ok(file)
+}
+
+fn open_turn(name: &str) -> Result<File, Unavailable> {
+    let path = format!("/run/lock/pannier-cluster-{name}");
+    File::create(&path)
+        .map_err(|error| Unavailable::NotPermitted(format!("it must write {path}: {error}")))
 }
 
 fn site(network: &Network, api: &Forward) -> Site {

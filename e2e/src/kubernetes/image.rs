@@ -2,6 +2,7 @@
 //! tar file in the OCI layout that containerd imports.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
@@ -23,6 +24,7 @@ pub struct Image {
     work: PathBuf,
     entrypoint: Vec<String>,
     user: String,
+    labels: BTreeMap<String, String>,
 }
 
 /// Where Debian's loader looks for libraries without being told.
@@ -52,6 +54,7 @@ impl Image {
             work,
             entrypoint: Vec::new(),
             user: "65532:65532".to_owned(),
+            labels: BTreeMap::new(),
         })
     }
 
@@ -136,6 +139,14 @@ impl Image {
         self
     }
 
+    /// What it says about itself, by `org.opencontainers.image.NAME`.
+    #[must_use]
+    pub fn label(mut self, name: &str, value: &str) -> Self {
+        let name = format!("org.opencontainers.image.{name}");
+        self.labels.insert(name, value.to_owned());
+        self
+    }
+
     /// Writes the tar file and returns its path.
     pub fn build(self) -> Result<PathBuf, FetchError> {
         let layout = self.work.join("layout");
@@ -159,9 +170,10 @@ impl Image {
                 "Entrypoint": self.entrypoint,
                 "User": self.user,
                 "Env": ["PATH=/usr/bin:/bin"],
+                "Labels": self.labels,
             },
             "rootfs": rootfs,
-            "history": [{"created_by": "pannier-e2e"}],
+            "history": [{"created_by": "make images"}],
         });
         let blob = |kind: &str, content: &[u8]| -> Result<Value, FetchError> {
             let name = sha256(content);

@@ -3,8 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
+use k8s_openapi::ByteString;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::environment::unusable;
 
@@ -35,16 +36,30 @@ impl Access {
         self
     }
 
-    /// The text of a kubeconfig file; JSON is YAML as well.
+    /// The text of a kubeconfig file that names another file, the authority's.
     pub fn kubeconfig(&self) -> String {
         let mut cluster = json!({"server": self.address});
         if self.address.starts_with("https:") {
             cluster["certificate-authority"] = json!(self.authority);
         }
+        self.text(&cluster)
+    }
+
+    /// The text of a kubeconfig file that needs no other.
+    pub fn portable(&self) -> std::io::Result<String> {
+        let authority = ByteString(std::fs::read(&self.authority)?);
+        Ok(self.text(&json!({
+            "server": self.address,
+            "certificate-authority-data": authority,
+        })))
+    }
+
+    /// JSON is YAML as well.
+    fn text(&self, cluster: &Value) -> String {
         let file = json!({
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{ "name": "pannier-e2e", "cluster": cluster }],
+            "clusters": [{"name": "pannier-e2e", "cluster": cluster}],
             "users": [{ "name": "user", "user": { "token": self.token } }],
             "contexts": [{
                 "name": "pannier-e2e",

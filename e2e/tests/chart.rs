@@ -1,0 +1,499 @@
+//! The chart, judged without nodes: by Helm's lint, by the schemas of a real API server and by its
+//! dry run, against golden renders; and installed there, in every order that users come up with.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "in a test a panic is the report; clippy.toml covers only functions marked #[test]"
+)]
+
+#[path = "chart/helm.rs"]
+mod helm;
+#[path = "chart/schemas.rs"]
+mod schemas;
+
+use std::{collections::BTreeSet, env, fs, path::Path, process::Command};
+
+use e2e::{
+    environment::available,
+    kubernetes::{ControlPlane, product, tools},
+};
+use k8s_openapi::{
+    api::admissionregistration::v1::MutatingWebhookConfiguration,
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+
+use self::helm::{Helm, chart, documents, feed, repository, variants};
+
+/// Kinds of the Prometheus operator: this API server does not know them.
+fn is_foreign(document: &Value) -> bool {
+    let version = document["apiVersion"].as_str().unwrap();
+    version.starts_with("monitoring.coreos.com/")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn compare(file: &Path, content: &str) {
+    if env::var_os("UPDATE").is_some() {
+        fs::write(file, content).unwrap();
+    }
+    let found = fs::read_to_string(file).unwrap_or_default();
+    assert!(
+        found == content,
+        "{} is not what the chart says; run `make generate` and look at the difference",
+        file.display()
+    );
+}
+
+#[test]
+fn renders_are_as_reviewed() {
+    let Some(helm) = available("renders_are_as_reviewed", Helm::offline()) else {
+        return;
+    };
+    for values in variants() {
+        let golden = values.display().to_string();
+        let golden = golden.replace(".values.yaml", ".yaml");
+        compare(Path::new(&golden), &helm.render(&values));
+    }
+}
+
+#[test]
+fn the_plain_manifests_are_those_of_the_chart() {
+    let Some(helm) = available(
+        "the_plain_manifests_are_those_of_the_chart",
+        Helm::offline(),
+    ) else {
+        return;
+    };
+    let chart = chart().display().to_string();
+    let rendered = helm.ok(&[
+        "template",
+        "pannier",
+        &chart,
+        "-n",
+        "pannier-system",
+        "--skip-tests",
+    ]);
+    // These say that Helm takes care of an object, and nobody would.
+    let helms = ["app.kubernetes.io/managed-by:", "helm.sh/", "# Source:"];
+    let lines = rendered
+        .lines()
+        .filter(|line| !helms.iter().any(|mark| line.trim_start().starts_with(mark)));
+    let plain: String = lines.map(|line| format!("{}\n", line.trim_end())).collect();
+    // The annotations of a definition are gone with its only one.
+    let plain = plain.replace(
+        "\nmetadata:\n  annotations:\n  name:",
+        "\nmetadata:\n  name:",
+    );
+    let head = "# Generated from charts/pannier by `make generate`; do not edit.\n#   kubectl apply -f \
+                deploy/pannier.yaml\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: pannier-system\n";
+    compare(
+        &repository().join("deploy/pannier.yaml"),
+        &format!("{head}{plain}"),
+    );
+}
+
+#[test]
+fn the_chart_has_the_version_of_the_workspace() {
+    let about = fs::read_to_string(chart().join("Chart.yaml")).unwrap();
+    let about: Value = serde_yaml::from_str(&about).unwrap();
+    for field in ["version", "appVersion"] {
+        assert_eq!(about[field], product::VERSION, "{field}");
+    }
+}
+
+#[test]
+fn every_value_has_a_schema_and_a_comment() {
+    let read = |name: &str| fs::read_to_string(chart().join(name)).unwrap();
+    let values: Value = serde_yaml::from_str(&read("values.yaml")).unwrap();
+    let schema: Value = serde_json::from_str(&read("values.schema.json")).unwrap();
+    let names = |value: &Value| -> BTreeSet<String> {
+        value.as_object().unwrap().keys().cloned().collect()
+    };
+    let mut declared = names(&schema["properties"]);
+    // Helm's own.
+    declared.remove("global");
+    assert_eq!(declared, names(&values));
+}
+
+#[test]
+fn values_that_make_no_sense_are_refused_by_their_path() {
+    let test = "values_that_make_no_sense_are_refused_by_their_path";
+    let Some(helm) = available(test, Helm::offline()) else {
+        return;
+    };
+    let chart = chart().display().to_string();
+    for (value, path) in [
+        ("replicas=-1", "/replicas"),
+        ("replica=1", "replica"),
+        ("webhook.enabled=yes", "/webhook/enabled"),
+        ("image.tag=a/b", "/image/tag"),
+        ("image.digest=abc", "/image/digest"),
+        ("watchNamespaces={A}", "/watchNamespaces/0"),
+        ("webhook.timeoutSeconds=60", "/webhook/timeoutSeconds"),
+        (
+            "networkPolicy.apiServerPorts={0}",
+            "/networkPolicy/apiServerPorts/0",
+        ),
+        (
+            "monitoring.podMonitor.interval=often",
+            "/monitoring/podMonitor/interval",
+        ),
+    ] {
+        let said = helm.refused(&["template", &chart, "--set", value]);
+        assert!(said.contains(path), "{value}: {said}");
+    }
+}
+
+#[test]
+fn the_rights_are_those_that_the_operators_tests_run_with_and_none_is_a_wildcard() {
+    let test = "the_rights_are_those_that_the_operators_tests_run_with_and_none_is_a_wildcard";
+    let Some(helm) = available(test, Helm::offline()) else {
+        return;
+    };
+    let sorted = |rules: &Value| -> BTreeSet<String> {
+        rules
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(Value::to_string)
+            .collect()
+    };
+    let tested = fs::read_to_string(repository().join("operator/rbac/namespace.yaml")).unwrap();
+    let tested = documents(&tested);
+    for values in variants() {
+        let name = values.display().to_string();
+        let all = documents(&helm.render(&values));
+        let given = |kind: &str, namespace: &str, name: &str| {
+            let found = all.iter().find(|one| {
+                let place = one["metadata"]["namespace"].as_str().unwrap_or_default();
+                one["kind"] == kind && place == namespace && one["metadata"]["name"] == name
+            });
+            found.map(|role| sorted(&role["rules"]))
+        };
+        if let Some(role) = given("Role", "shop", "pannier-operator") {
+            assert!(role.is_superset(&sorted(&tested[0]["rules"])), "{name}");
+            let copies = given("Role", "shop-apps", "pannier-operator");
+            let copies = copies.is_none_or(|role| role.is_superset(&sorted(&tested[1]["rules"])));
+            assert!(copies, "{name}");
+        } else if let Some(role) = given("ClusterRole", "", "pannier-operator") {
+            assert!(role.is_superset(&sorted(&tested[0]["rules"])), "{name}");
+        }
+        for rules in all
+            .iter()
+            .filter_map(|one| one["rules"].as_array())
+            .flatten()
+        {
+            assert!(!rules.to_string().contains('*'), "{name}: {rules}");
+        }
+        // Roles only, when namespaces are given: no Secret of another one can be read.
+        let namespaced = all.iter().any(|one| one["metadata"]["namespace"] == "shop");
+        let cluster = all.iter().filter(|one| one["kind"] == "ClusterRole");
+        let secrets = cluster.filter(|one| one["rules"].to_string().contains("secrets"));
+        assert!(!namespaced || secrets.count() == 0, "{name}");
+        let any = all.iter().any(|one| one["kind"] == "ClusterRole");
+        assert!(!any || !name.contains("roles-only"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn lint_schemas_and_the_api_server_accept_every_variant() {
+    let test = "lint_schemas_and_the_api_server_accept_every_variant";
+    let Some(plane) = available(test, ControlPlane::shared()) else {
+        return;
+    };
+    let Some(helm) = available(test, Helm::offline()) else {
+        return;
+    };
+    let Some(kubeconform) = available(test, tools::kubeconform()) else {
+        return;
+    };
+    let client = plane.client().await;
+    let folder = plane.folder().join("schemas");
+    fs::create_dir_all(&folder).unwrap();
+    schemas::write(&client, &folder).await;
+    let location = format!(
+        "{}/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json",
+        folder.display()
+    );
+    let judge = |manifests: &str| {
+        let mut judge = Command::new(&kubeconform);
+        judge.args(["-strict", "-summary", "-schema-location", &location, "-"]);
+        feed(&mut judge, manifests)
+    };
+    // It would accept anything if it found no schema.
+    let typo = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndate: {}\n";
+    assert!(
+        text(&judge(typo).stdout).contains("date"),
+        "{:?}",
+        judge(typo)
+    );
+    for namespace in [
+        "pannier-system",
+        "shop",
+        "shop-apps",
+        "pannier-operator-test",
+    ] {
+        let made = plane
+            .kubectl()
+            .args(["create", "namespace", namespace])
+            .output();
+        let said = text(&made.unwrap().stderr);
+        assert!(said.is_empty() || said.contains("AlreadyExists"), "{said}");
+    }
+    let plain = fs::read_to_string(repository().join("deploy/pannier.yaml")).unwrap();
+    let judged = judge(&plain);
+    assert!(judged.status.success(), "{}", text(&judged.stdout));
+    for values in variants() {
+        let name = values.display().to_string();
+        helm.ok(&[
+            "lint",
+            "--strict",
+            &chart().display().to_string(),
+            "-f",
+            &name,
+        ]);
+        let all = documents(&helm.render(&values));
+        let known = all.iter().filter(|one| !is_foreign(one));
+        let known: String = known.map(|one| format!("---\n{one}\n")).collect();
+        let judged = judge(&known);
+        assert!(judged.status.success(), "{name}: {}", text(&judged.stdout));
+        let mut dry = plane.kubectl();
+        dry.args([
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "--dry-run=server",
+            "--validate=strict",
+            "-f",
+            "-",
+        ]);
+        let dry = feed(&mut dry, &known);
+        assert!(dry.status.success(), "{name}: {}", text(&dry.stderr));
+    }
+}
+
+/// Applies the definitions of this checkout as `kubectl apply -f crds/` does.
+fn kubectl_crds(plane: &ControlPlane) {
+    let mut apply = plane.kubectl();
+    apply.args(["apply", "-f"]).arg(repository().join("crds"));
+    let output = apply.output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+fn definitions(client: &Client) -> Api<CustomResourceDefinition> {
+    Api::all(client.clone())
+}
+
+const NAMES: [&str; 2] = ["cachetiers.pannier.dev", "sessionpolicies.pannier.dev"];
+
+/// The release that Helm thinks each definition belongs to.
+async fn owners(client: &Client) -> Vec<Option<String>> {
+    let mut found = Vec::new();
+    for name in NAMES {
+        let definition = definitions(client).get(name).await.unwrap();
+        let annotations = definition.annotations();
+        found.push(annotations.get("meta.helm.sh/release-name").cloned());
+    }
+    found
+}
+
+fn of(release: &str) -> Vec<Option<String>> {
+    vec![Some(release.to_owned()); 2]
+}
+
+#[tokio::test]
+async fn definitions_come_and_stay_in_every_order() {
+    let test = "definitions_come_and_stay_in_every_order";
+    let Some(plane) = available(test, ControlPlane::start()) else {
+        return;
+    };
+    let Some(helm) = available(test, Helm::on(&plane)) else {
+        return;
+    };
+    let client = plane.client().await;
+    let chart = chart().display().to_string();
+    let install = |release: &str| {
+        helm.ok(&[
+            "install",
+            release,
+            &chart,
+            "-n",
+            "pannier-system",
+            "--create-namespace",
+        ]);
+    };
+    let uninstall = |release: &str| {
+        helm.ok(&["uninstall", release, "-n", "pannier-system", "--wait"]);
+    };
+    // By the chart; they stay, and another release finds them.
+    install("first");
+    assert_eq!(owners(&client).await, of("first"));
+    let tier = json!({
+        "apiVersion": "pannier.dev/v1alpha1", "kind": "CacheTier", "metadata": {"name": "kept"},
+        "spec": {"redis": {"topology": "None"}},
+    });
+    let applied = feed(
+        plane.kubectl().args(["apply", "-f", "-"]),
+        &tier.to_string(),
+    );
+    assert!(applied.status.success(), "{}", text(&applied.stderr));
+    uninstall("first");
+    install("second");
+    assert_eq!(
+        owners(&client).await,
+        of("first"),
+        "left alone: they say the same"
+    );
+    let kept = plane
+        .kubectl()
+        .args(["get", "cachetier", "kept"])
+        .output()
+        .unwrap();
+    assert!(kept.status.success(), "{}", text(&kept.stderr));
+    // Those that say something else are not overlooked, and taken over when Helm is told so.
+    let older = json!({"spec": {"versions": [{
+        "name": "v1alpha1", "served": true, "storage": true,
+        "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
+    }]}});
+    for name in NAMES {
+        let patch = Patch::Merge(&older);
+        definitions(&client)
+            .patch(name, &PatchParams::default(), &patch)
+            .await
+            .unwrap();
+    }
+    let upgrade = ["upgrade", "second", &chart, "-n", "pannier-system"];
+    let said = helm.refused(&upgrade);
+    assert!(
+        said.contains("cachetiers.pannier.dev") && said.contains("ownership"),
+        "{said}"
+    );
+    helm.ok(&[&upgrade[..], &["--take-ownership", "--force-conflicts"]].concat());
+    assert_eq!(owners(&client).await, of("second"));
+    let definition = definitions(&client).get(NAMES[0]).await.unwrap();
+    let schema = serde_json::to_value(&definition.spec.versions[0].schema).unwrap();
+    assert!(
+        schema["openAPIV3Schema"]["properties"]["spec"].is_object(),
+        "the new one is there"
+    );
+    uninstall("second");
+    // By kubectl, before and between.
+    for name in NAMES {
+        definitions(&client)
+            .delete(name, &DeleteParams::default())
+            .await
+            .unwrap();
+        e2e::kubernetes::eventually("it is gone", || async {
+            definitions(&client)
+                .get_opt(name)
+                .await
+                .unwrap()
+                .is_none()
+                .then_some(())
+        })
+        .await;
+    }
+    kubectl_crds(&plane);
+    install("third");
+    assert_eq!(owners(&client).await, [None, None]);
+    helm.ok(&[
+        "upgrade",
+        "third",
+        &chart,
+        "-n",
+        "pannier-system",
+        "--set",
+        "replicas=1",
+    ]);
+    kubectl_crds(&plane);
+    uninstall("third");
+    for name in NAMES {
+        assert!(
+            definitions(&client).get_opt(name).await.unwrap().is_some(),
+            "{name} is kept"
+        );
+    }
+    let left = plane
+        .kubectl()
+        .args(["get", "-n", "pannier-system", "-o", "name"])
+        .arg("deploy,svc,sa,role,rolebinding,pdb,networkpolicy,secret,configmap")
+        .output()
+        .unwrap();
+    let left = text(&left.stdout);
+    // What Kubernetes makes in every namespace.
+    let left: Vec<&str> = left
+        .lines()
+        .filter(|name| !name.ends_with("/default") && !name.contains("kube-root-ca"))
+        .collect();
+    assert_eq!(left, [""; 0]);
+    let left = plane
+        .kubectl()
+        .args([
+            "get",
+            "clusterrole,clusterrolebinding,mutatingwebhookconfiguration",
+            "-o",
+            "name",
+        ])
+        .output()
+        .unwrap();
+    assert!(
+        !text(&left.stdout).contains("pannier"),
+        "{}",
+        text(&left.stdout)
+    );
+}
+
+#[tokio::test]
+async fn an_upgrade_keeps_the_bundle_that_the_operator_has_written() {
+    let test = "an_upgrade_keeps_the_bundle_that_the_operator_has_written";
+    let Some(plane) = available(test, ControlPlane::start()) else {
+        return;
+    };
+    let Some(helm) = available(test, Helm::on(&plane)) else {
+        return;
+    };
+    let client = plane.client().await;
+    let chart = chart().display().to_string();
+    let on = ["--set", "webhook.enabled=true", "-n", "pannier-system"];
+    let place = ["pannier", &chart, "--create-namespace"];
+    helm.ok(&[&["install"], &place[..], &on].concat());
+    let webhooks: Api<MutatingWebhookConfiguration> = Api::all(client);
+    let bundles = async || -> Vec<Value> {
+        let found = webhooks.get("pannier-operator").await.unwrap();
+        let found = serde_json::to_value(found.webhooks.unwrap()).unwrap();
+        let found = found.as_array().unwrap().iter();
+        found
+            .map(|one| one["clientConfig"]["caBundle"].clone())
+            .collect()
+    };
+    let authority = fs::read_to_string(&plane.access().authority).unwrap();
+    let bundle = json!(k8s_openapi::ByteString(authority.into_bytes()));
+    let entry = |name: &str| {
+        let name = format!("{name}.inject.pannier.dev");
+        json!({"name": name, "clientConfig": {"caBundle": bundle.clone()}})
+    };
+    let patch = json!({"webhooks": [entry("namespaces"), entry("pods")]});
+    let patch = Patch::Strategic(&patch);
+    webhooks
+        .patch("pannier-operator", &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+    assert_eq!(bundles().await, [bundle.clone(), bundle.clone()]);
+    for change in ["webhook.timeoutSeconds=7", "replicas=3"] {
+        helm.ok(&[&["upgrade"], &place[..], &on, &["--set", change]].concat());
+        assert_eq!(
+            bundles().await,
+            [bundle.clone(), bundle.clone()],
+            "{change}"
+        );
+    }
+    helm.ok(&["rollback", "pannier", "1", "-n", "pannier-system"]);
+    assert_eq!(bundles().await, [bundle.clone(), bundle.clone()]);
+}
