@@ -109,6 +109,44 @@ fn the_chart_has_the_version_of_the_workspace() {
 }
 
 #[test]
+fn containerfiles_make_the_images_that_make_images_makes() {
+    for product in product::Product::ALL {
+        let file = repository().join(product.name()).join("Containerfile");
+        let text = fs::read_to_string(&file).unwrap();
+        let text = text.replace("\\\n", " ");
+        let said: Vec<String> = text
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        let inside = product.inside();
+        let labels = product.labels("$COMMIT").map(|(name, value)| {
+            let value = if name == "version" {
+                "$VERSION".to_owned()
+            } else {
+                value
+            };
+            format!("org.opencontainers.image.{name}={value}")
+        });
+        for line in [
+            format!("RUN cargo {}", product.cargo().join(" ")),
+            "FROM scratch".to_owned(),
+            format!("LABEL {}", labels.join(" ")),
+            format!(
+                "COPY --from=build /source/target/release/{} {inside}",
+                product.program()
+            ),
+            "USER 65532:65532".to_owned(),
+            format!("ENTRYPOINT [\"{inside}\"]"),
+        ] {
+            assert!(said.contains(&line), "{}: no line {line}", file.display());
+        }
+        let authorities = format!("COPY --from=build {0} {0}", product::AUTHORITIES);
+        let sidecar = product == product::Product::Sidecar;
+        assert_eq!(said.contains(&authorities), sidecar, "{}", file.display());
+    }
+}
+
+#[test]
 fn every_value_has_a_schema_and_a_comment() {
     let read = |name: &str| fs::read_to_string(chart().join(name)).unwrap();
     let values: Value = serde_yaml::from_str(&read("values.yaml")).unwrap();
@@ -120,6 +158,21 @@ fn every_value_has_a_schema_and_a_comment() {
     // Helm's own.
     declared.remove("global");
     assert_eq!(declared, names(&values));
+    // The comment stands above the value, or above the only thing in it.
+    let lines: Vec<String> = read("values.yaml").lines().map(str::to_owned).collect();
+    for (number, line) in lines.iter().enumerate() {
+        let is_value = line.starts_with(|first: char| first.is_ascii_alphabetic());
+        let near = [number.wrapping_sub(1), number + 1];
+        let comment = near.iter().filter_map(|at| lines.get(*at));
+        let told = comment
+            .into_iter()
+            .any(|near| near.trim_start().starts_with('#'));
+        assert!(
+            !is_value || told,
+            "values.yaml:{}: {line} has no comment",
+            number + 1
+        );
+    }
 }
 
 #[test]

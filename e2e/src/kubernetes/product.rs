@@ -59,16 +59,47 @@ impl Product {
         format!("{registry}/{}:{VERSION}", self.name())
     }
 
-    /// Builds the program for release: optimised, static, without symbols.
+    /// Where the program lies in the image.
+    pub fn inside(self) -> String {
+        format!("/usr/bin/{}", self.program())
+    }
+
+    /// What cargo is told for a release: optimised, static, without symbols.
+    pub fn cargo(self) -> [&'static str; 12] {
+        let program = self.program();
+        [
+            "rustc",
+            "--locked",
+            "--release",
+            "-p",
+            program,
+            "--bin",
+            program,
+            "--",
+            "-C",
+            "target-feature=+crt-static",
+            "-C",
+            "strip=symbols",
+        ]
+    }
+
+    /// What the image says about itself, by `org.opencontainers.image.NAME`.
+    pub fn labels(self, commit: &str) -> [(&'static str, String); 4] {
+        [
+            ("title", self.program().to_owned()),
+            ("version", VERSION.to_owned()),
+            ("revision", commit.to_owned()),
+            ("licenses", "Apache-2.0".to_owned()),
+        ]
+    }
+
+    /// Builds the program for release.
     pub fn build(self, target: &Path) -> Result<PathBuf, FetchError> {
         let program = self.program();
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo
-            .args(["rustc", "--release", "--package", program, "--bin", program])
-            .arg("--target-dir")
-            .arg(target)
-            .args(["--", "-C", "target-feature=+crt-static"])
-            .args(["-C", "strip=symbols"])
+            .args(self.cargo())
+            .env("CARGO_TARGET_DIR", target)
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
         let status = step("start cargo", || cargo.status())?;
         if status.success() {
@@ -89,14 +120,13 @@ impl Product {
         program: &Path,
         authorities: Option<&Path>,
     ) -> Result<PathBuf, FetchError> {
-        let inside = format!("/usr/bin/{}", self.program());
+        let inside = self.inside();
         let mut image = Image::new(folder, name)?
             .file(program, &inside)?
-            .entrypoint(&[&inside])
-            .label("title", self.program())
-            .label("version", VERSION)
-            .label("licenses", "Apache-2.0")
-            .label("revision", &commit());
+            .entrypoint(&[&inside]);
+        for (name, value) in self.labels(&commit()) {
+            image = image.label(name, &value);
+        }
         if let Some(file) = authorities {
             image = image.file(file, AUTHORITIES)?;
         }
@@ -105,7 +135,7 @@ impl Product {
 }
 
 /// Where programs look for the certificates of public authorities.
-const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+pub const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// The commit that is built; says so when files differ from it.
 fn commit() -> String {
