@@ -45,8 +45,7 @@ pub struct Server {
 /// The servers of one event loop.
 pub struct Servers {
     topology: RefCell<Arc<Topology>>,
-    /// The primary of each of its nodes, in its order; none without a cluster.
-    owners: RefCell<Vec<Rc<Server>>>,
+    owners: RefCell<Owners>,
     /// Whoever is asked while nothing is known; the only one without a cluster.
     first: Rc<Server>,
     primaries: RefCell<BTreeMap<Address, Rc<Server>>>,
@@ -57,6 +56,25 @@ pub struct Servers {
     ways: Cell<u32>,
     sets: RefCell<BTreeMap<(u32, u16), Rc<LinkSet>>>,
     last_number: Cell<u32>,
+}
+
+/// Who owns which slots, as the topology says; empty without a cluster.
+#[derive(Default)]
+struct Owners {
+    /// The primary of each node, in the topology's order.
+    nodes: Vec<Rc<Server>>,
+    /// The first slot of each range of one owner, and the index of its node. A few ranges lie in one
+    /// line of the processor's cache; a table of all slots would fill it, and is as random as keys are.
+    ranges: Vec<(u16, u16)>,
+}
+
+impl Owners {
+    #[inline]
+    fn of(&self, slot: u16) -> Option<&Rc<Server>> {
+        let behind = self.ranges.partition_point(|(first, _)| *first <= slot);
+        let (_, node) = self.ranges.get(behind.checked_sub(1)?)?;
+        self.nodes.get(usize::from(*node))
+    }
 }
 
 /// What a new topology takes away.
@@ -111,7 +129,9 @@ impl Servers {
     fn name_owners(&self) {
         let topology = self.topology.borrow();
         let nodes = topology.nodes.iter().filter(|_| topology.is_cluster());
-        *self.owners.borrow_mut() = nodes.map(|node| self.at(&node.primary)).collect();
+        let nodes = nodes.map(|node| self.at(&node.primary)).collect();
+        let ranges = topology.ranges();
+        *self.owners.borrow_mut() = Owners { nodes, ranges };
     }
 
     /// The topology in force here.
@@ -121,7 +141,7 @@ impl Servers {
 
     /// The server for commands without keys.
     pub fn any(&self) -> Rc<Server> {
-        Rc::clone(self.owners.borrow().first().unwrap_or(&self.first))
+        Rc::clone(self.owners.borrow().nodes.first().unwrap_or(&self.first))
     }
 
     /// The server that owns a slot, as far as is known.
@@ -129,10 +149,9 @@ impl Servers {
         if let Some((server, _)) = self.moved.borrow().get(&slot) {
             return Rc::clone(server);
         }
-        let index = self.topology.borrow().node_of(slot);
         let owners = self.owners.borrow();
-        let owner = index.and_then(|index| owners.get(index));
-        Rc::clone(owner.or(owners.first()).unwrap_or(&self.first))
+        let owner = owners.of(slot).or(owners.nodes.first());
+        Rc::clone(owner.unwrap_or(&self.first))
     }
 
     /// A replica of the server that owns a slot, if there is one; `random` chooses.
@@ -179,6 +198,7 @@ impl Servers {
             return vec![Rc::clone(&self.first)];
         };
         let owners = self.owners.borrow();
+        let owners = &owners.nodes;
         let mut seen = vec![false; owners.len()];
         let mut servers = Vec::new();
         for index in slots.iter().map(|index| usize::from(*index)) {
@@ -205,6 +225,18 @@ impl Servers {
     /// A slot is served elsewhere than was thought; until the next topology, and not for long if
     /// discovery does not find it so.
     pub fn moved(&self, slot: u16, to: &Address, now: Tick) {
+        let owners = self.owners.borrow();
+        if owners
+            .of(slot)
+            .is_some_and(|owner| owner.address.as_ref() == Some(to))
+        {
+            // An answer to a question from before the topology was known: nothing new in it.
+            if self.moved.borrow_mut().remove(&slot).is_some() {
+                self.ways.set(self.ways.get().wrapping_add(1));
+            }
+            return;
+        }
+        drop(owners);
         let Some(server) = self.named(to) else { return };
         let before = self.moved.borrow_mut().insert(slot, (server, now));
         if before.is_none_or(|(before, _)| before.address.as_ref() != Some(to)) {
@@ -429,6 +461,14 @@ mod tests {
             "a",
             "the newer topology counts"
         );
+        servers.moved(8001, &Address::new("b", 7000), Tick::now());
+        assert!(servers.moved.borrow().is_empty(), "that was known");
+        let ways = servers.ways();
+        servers.moved(8001, &Address::new("a", 7000), Tick::now());
+        assert_eq!(host(&servers.of_slot(8001)), "a");
+        servers.moved(8001, &Address::new("b", 7000), Tick::now());
+        assert_eq!(host(&servers.of_slot(8001)), "b", "and back");
+        assert_ne!(servers.ways(), ways, "the order of commands depends on it");
     }
 
     #[test]

@@ -161,6 +161,17 @@ impl Topology {
         (index < self.nodes.len()).then_some(index)
     }
 
+    /// The first slot of each range that belongs to one node, and the node's index (or [`NOBODY`]).
+    pub fn ranges(&self) -> Vec<(u16, u16)> {
+        let mut ranges: Vec<(u16, u16)> = Vec::new();
+        for (slot, node) in (0..).zip(self.slots.iter().flat_map(|slots| slots.iter())) {
+            if ranges.last().is_none_or(|(_, last)| last != node) {
+                ranges.push((slot, *node));
+            }
+        }
+        ranges
+    }
+
     /// The address that writes go to, where there is one node for all.
     pub fn sole_primary(&self) -> Option<&Address> {
         match (&self.slots, self.nodes.as_slice()) {

@@ -1,13 +1,16 @@
 //! The life of a link: it connects, is served, and connects anew until it is closed.
 
-use std::{rc::Rc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use super::{Link, Status};
-use crate::upstream::{
-    Lost,
-    backoff::Backoff,
-    connect::{ConnectError, Connected},
-    health::Permit,
+use crate::{
+    clock::Tick,
+    upstream::{
+        Lost,
+        backoff::Backoff,
+        connect::{ConnectError, Connected},
+        health::Permit,
+    },
 };
 
 impl Link {
