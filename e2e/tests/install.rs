@@ -47,7 +47,9 @@ fn install_to_hit_upgrade_and_uninstall() {
     let Some(cluster) = available(test, Cluster::start(3)) else {
         return;
     };
-    Product::ALL.map(|product| cluster.load_released(product));
+    for product in Product::ALL {
+        cluster.load_released(product);
+    }
     let valkey = cluster.load_engine(Engine::Valkey8);
     // The chart brings the definitions.
     let folder = Folder::new("install");
