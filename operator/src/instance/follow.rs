@@ -91,7 +91,7 @@ impl Follower {
     async fn look(&mut self) {
         let began = Instant::now();
         let info = command(&["INFO", "server", "memory", "persistence", "replication"]);
-        let (info, voices) = tokio::join!(self.own.ask(&info), self.watchers.ask());
+        let (info, voices) = tokio::join!(self.own.ask(&info), self.watchers.ask_soon());
         let sentinels = summary(&voices);
         if sentinels.answering * 2 > sentinels.total {
             // Known even while a long command keeps the server from answering.
