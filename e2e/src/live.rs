@@ -12,6 +12,7 @@ mod record;
 mod rest;
 mod sampler;
 mod secrets;
+pub mod spec;
 mod tell;
 mod tier;
 mod trial;
@@ -152,14 +153,16 @@ impl Live {
 }
 
 impl Drop for Live {
-    /// What a person would look at first.
+    /// What a person would look at first, of a test that failed or of each with `PANNIER_TELL`.
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() || std::env::var_os("PANNIER_TELL").is_some() {
             eprintln!("--- {} ---", self.namespace);
             for kind in ["cachetiers", "pods"] {
                 let told = self.kubectl(&["get", kind, "-o", "wide"]);
                 eprint!("{}", String::from_utf8_lossy(&told.stdout));
             }
+            eprintln!("--- log of the operator ---");
+            eprintln!("{}", tell::tail(&self.operator_log()));
             blocking(tell::tell(self.cluster, &self.namespace));
         }
     }

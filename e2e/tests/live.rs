@@ -7,38 +7,12 @@ use e2e::{
     environment::available,
     kubernetes::Cluster,
     live::{
-        App, Live, Tier,
-        cases::{app_node, change, data, nodes, pods},
+        Live,
+        cases::{change, data, nodes, pods},
+        spec::{kept, replicated, standalone},
         until_at_rest,
     },
 };
-use serde_json::{Value, json};
-
-/// A tier, ready, and an app that writes to it.
-async fn serving(live: &Live, redis: Value) -> (Tier, App) {
-    let tier = live.apply(redis).await;
-    let took = tier.until_ready().await;
-    println!(
-        "measured: {}: Ready {took:.1?} after kubectl apply",
-        live.namespace
-    );
-    let app = live.app("app", &app_node(&tier).await).await;
-    (tier, app)
-}
-
-fn replicated() -> Value {
-    json!({"topology": "Replicated", "replicasPerShard": 2, "memory": "64Mi"})
-}
-
-fn standalone() -> Value {
-    json!({"topology": "Standalone", "memory": "64Mi"})
-}
-
-/// With volumes.
-fn kept(mut redis: Value) -> Value {
-    redis["persistence"] = json!({"mode": "Aof", "size": "64Mi"});
-    redis
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_resume_and_nothing_planned_is_lost_whatever_happens_to_the_primary() {
@@ -48,7 +22,7 @@ async fn writes_resume_and_nothing_planned_is_lost_whatever_happens_to_the_prima
     };
     let _alone = cluster.alone().await;
     let live = Live::start(cluster, "healing").await;
-    let (tier, app) = serving(&live, replicated()).await;
+    let (tier, app) = live.serving(&replicated()).await;
     pods::primary_deleted(&tier, &app).await;
     pods::primary_killed(&tier, &app).await;
     pods::primary_deleted_at_once(&tier, &app).await;
@@ -65,7 +39,7 @@ async fn writes_resume_when_the_primarys_node_is_cut_off_also_the_one_with_the_d
     };
     let _alone = cluster.alone().await;
     let live = Live::start(cluster, "nodes").await;
-    let (tier, app) = serving(&live, replicated()).await;
+    let (tier, app) = live.serving(&replicated()).await;
     nodes::primarys_link_down(&tier, &app).await;
     nodes::move_primary_to(&tier, "node1").await;
     nodes::primarys_link_down(&tier, &app).await;
@@ -83,7 +57,7 @@ async fn all_pods_deleted_at_once_come_back_with_what_their_volumes_kept() {
         cluster
             .add_volumes(&live.client, &live.namespace, 2, "64Mi")
             .await;
-        let (tier, app) = serving(&live, kept(redis)).await;
+        let (tier, app) = live.serving(&kept(redis)).await;
         let name = format!("{prefix}: all pods deleted at once, with volumes");
         let outcome = data::all_deleted(&tier, &app, &name).await;
         assert_eq!(outcome.record.lost, []);
@@ -98,7 +72,7 @@ async fn all_pods_deleted_at_once_without_volumes_are_a_loss_that_is_told() {
     };
     let _alone = cluster.alone().await;
     let live = Live::start(cluster, "lost").await;
-    let (tier, app) = serving(&live, standalone()).await;
+    let (tier, app) = live.serving(&standalone()).await;
     data::all_deleted_without_volumes(&tier, &app).await;
 }
 
@@ -111,6 +85,6 @@ async fn a_live_setting_reaches_every_server_without_a_restart() {
     let _alone = cluster.alone().await;
     let live = Live::start(cluster, "setting").await;
     let redis = replicated();
-    let (tier, app) = serving(&live, redis.clone()).await;
+    let (tier, app) = live.serving(&redis).await;
     change::live_setting(&tier, &app, &redis).await;
 }

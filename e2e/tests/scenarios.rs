@@ -8,28 +8,13 @@ use e2e::{
     environment::available,
     kubernetes::Cluster,
     live::{
-        App, Live, Tier,
-        cases::{app_node, change, data, nodes, pods},
+        Live,
+        cases::{change, data, loss, nodes, pods, removal},
+        spec::{kept, replicated},
         until_at_rest,
     },
 };
-use serde_json::{Value, json};
-
-/// A tier, ready, and an app that writes to it.
-async fn serving(live: &Live, redis: &Value) -> (Tier, App) {
-    let tier = live.apply(redis.clone()).await;
-    let took = tier.until_ready().await;
-    println!(
-        "measured: {}: Ready {took:.1?} after kubectl apply",
-        live.namespace
-    );
-    let app = live.app("app", &app_node(&tier).await).await;
-    (tier, app)
-}
-
-fn replicated() -> Value {
-    json!({"topology": "Replicated", "replicasPerShard": 2, "memory": "64Mi"})
-}
+use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_7_and_8_are_installed_and_failed_over_as_valkey_is() {
@@ -43,7 +28,7 @@ async fn redis_7_and_8_are_installed_and_failed_over_as_valkey_is() {
         let mut redis = replicated();
         redis["engine"] = json!("Redis");
         redis["image"] = json!(cluster.load_engine(engine));
-        let (tier, app) = serving(&live, &redis).await;
+        let (tier, app) = live.serving(&redis).await;
         pods::primary_deleted(&tier, &app).await;
         pods::primary_killed(&tier, &app).await;
         change::live_setting(&tier, &app, &redis).await;
@@ -59,7 +44,7 @@ async fn passwords_are_rotated_and_recovered_without_a_failed_command() {
     };
     let _quiet = cluster.undisturbed().await;
     let live = Live::start(cluster, "passwords").await;
-    let (tier, app) = serving(&live, &replicated()).await;
+    let (tier, app) = live.serving(&replicated()).await;
     change::secret_deleted(&tier, &app).await;
     change::rotation(&tier, &app).await;
 }
@@ -73,7 +58,7 @@ async fn further_changes_lose_nothing() {
     let _quiet = cluster.undisturbed().await;
     let mut live = Live::start(cluster, "further").await;
     let mut redis = replicated();
-    let (tier, app) = serving(&live, &redis).await;
+    let (tier, app) = live.serving(&redis).await;
     change::bad_image(&tier, &app, &redis).await;
     change::drift(&tier, &app).await;
     change::operator_killed(&mut live, &tier, &app).await;
@@ -97,7 +82,7 @@ async fn a_replicated_tier_without_volumes_tells_the_loss_of_all_its_pods() {
     };
     let _quiet = cluster.undisturbed().await;
     let live = Live::start(cluster, "lost").await;
-    let (tier, app) = serving(&live, &replicated()).await;
+    let (tier, app) = live.serving(&replicated()).await;
     data::all_deleted_without_volumes(&tier, &app).await;
 }
 
@@ -109,7 +94,7 @@ async fn every_node_is_drained_in_turn_and_no_write_is_lost() {
     };
     let _alone = cluster.alone().await;
     let live = Live::start(cluster, "drain").await;
-    let (tier, app) = serving(&live, &replicated()).await;
+    let (tier, app) = live.serving(&replicated()).await;
     nodes::drains(&live, &tier, &app).await;
 }
 
@@ -124,8 +109,64 @@ async fn a_primary_whose_volume_is_gone_gets_the_data_back_as_a_replica() {
     cluster
         .add_volumes(&live.client, &live.namespace, 3, "64Mi")
         .await;
-    let mut redis = replicated();
-    redis["persistence"] = json!({"mode": "Aof", "size": "64Mi"});
-    let (tier, app) = serving(&live, &redis).await;
+    let (tier, app) = live.serving(&kept(replicated())).await;
     data::primary_and_volume_deleted(&tier, &app).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_loss_of_most_sentinels_or_servers_heals_by_itself_where_one_has_the_data() {
+    let test = "the_loss_of_most_sentinels_or_servers_heals_by_itself_where_one_has_the_data";
+    let Some(cluster) = available(test, Cluster::shared()) else {
+        return;
+    };
+    let _alone = cluster.alone().await;
+    let live = Live::start(cluster, "majority").await;
+    let (tier, app) = live.serving(&replicated()).await;
+    loss::most_sentinels(&tier, &app).await;
+    loss::most_servers(&tier, &app).await;
+    loss::most_nodes(&tier, &app).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_node_is_given_up_only_when_a_person_says_that_it_is_off() {
+    let test = "a_lost_node_is_given_up_only_when_a_person_says_that_it_is_off";
+    let Some(cluster) = available(test, Cluster::shared()) else {
+        return;
+    };
+    let _alone = cluster.alone().await;
+    let live = Live::start(cluster, "taint").await;
+    let (tier, app) = live.serving(&replicated()).await;
+    loss::node_for_good(&live, &tier, &app).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_a_cut_off_replica_may_hold_is_given_up_by_a_person_alone() {
+    let test = "what_only_a_cut_off_replica_may_hold_is_given_up_by_a_person_alone";
+    let Some(cluster) = available(test, Cluster::shared()) else {
+        return;
+    };
+    let _alone = cluster.alone().await;
+    let live = Live::start(cluster, "accept").await;
+    let (tier, app) = live.serving(&replicated()).await;
+    loss::accepted_by_a_person(&live, &tier, &app).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_tier_leaves_its_volumes_alone_unless_they_are_to_go_too() {
+    let test = "a_deleted_tier_leaves_its_volumes_alone_unless_they_are_to_go_too";
+    let Some(cluster) = available(test, Cluster::shared()) else {
+        return;
+    };
+    let _quiet = cluster.undisturbed().await;
+    let live = Live::start(cluster, "removal").await;
+    cluster
+        .add_volumes(&live.client, &live.namespace, 2, "64Mi")
+        .await;
+    let mut redis = kept(replicated());
+    let tier = live.apply(redis.clone()).await;
+    tier.until_ready().await;
+    removal::volumes_stay(&live, &tier, &redis).await;
+    redis["persistence"]["onDelete"] = json!("Delete");
+    removal::volumes_go(&live, &tier, &redis).await;
+    removal::namespace(&live, &tier, &replicated()).await;
 }

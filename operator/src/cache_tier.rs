@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use self::{
     apply::Written,
     dereference::Found as Referred,
-    observe::Observed,
+    observe::{Observed, ObservedPod},
     passwords::Passwords,
     sharing::Sharing,
     validate::{Refusals, Servers, ValidatedTier},
@@ -54,6 +54,8 @@ const SAFETY: Duration = Duration::from_mins(10);
 const LOOK: Duration = Duration::from_secs(30);
 /// And after this long while something is under way.
 const UNDER_WAY: Duration = Duration::from_secs(10);
+/// And after this long while a primary refuses writes, which is mostly for a moment.
+const FROZEN: Duration = Duration::from_secs(2);
 /// And after this long while changes are not told, or nothing that is under way can be seen but by
 /// the watches.
 const UNTOLD: Duration = Duration::from_mins(1);
@@ -107,7 +109,9 @@ impl Progress {
             .servers
             .iter()
             .any(|pod| pod.address.is_some());
+        let frozen = |pod: &ObservedPod| pod.state().is_some_and(|state| state.frozen.is_some());
         match self.waits() {
+            _ if self.observed.servers.iter().any(frozen) => FROZEN,
             Some(_) if asked || self.wanted_pods == 0 => UNDER_WAY,
             Some(_) => UNTOLD,
             None if !self.unwatched.is_empty() => UNTOLD,

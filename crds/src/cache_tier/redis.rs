@@ -333,7 +333,7 @@ pub struct Pod {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(min = 1, max = 253)))]
     pub image_pull_secrets: Vec<String>,
-    /// CPU of the server container; its memory is redis.memory. Default: none reserved.
+    /// CPU of the server container; its memory is redis.memory. Default: 100m reserved, or limits.cpu where that is given; no limit. Each Sentinel reserves 50m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
 }

@@ -18,6 +18,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct App {
     network: PodNetwork,
+    node: String,
 }
 
 impl Live {
@@ -70,11 +71,17 @@ impl Live {
         let network = self.cluster.network_of(&running, "sidecar");
         App {
             network: network.unwrap_or_else(|| unusable(&format!("{name} has no network"))),
+            node: node.to_owned(),
         }
     }
 }
 
 impl App {
+    /// Name of the node that it runs on.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
     /// A connection to `redis://localhost:6379` as the app sees it.
     pub fn connect(&self, patience: Duration) -> io::Result<Wire> {
         let mut wire = Wire::of(self.network.dial(policy::names::REDIS_PORT)?);

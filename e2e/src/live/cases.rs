@@ -3,8 +3,10 @@
 
 pub mod change;
 pub mod data;
+pub mod loss;
 pub mod nodes;
 pub mod pods;
+pub mod removal;
 
 use std::time::Duration;
 
@@ -33,6 +35,17 @@ impl Outcome {
         let pause = self.record.longest_pause();
         let word = if pause <= goal { "met" } else { "missed" };
         println!("measured: {}: goal {goal:?} {word}", self.name);
+        self
+    }
+
+    /// What was lost was acknowledged within this time: replication is asynchronous.
+    pub fn lost_within(&self, window: Duration) -> &Self {
+        let lost = self.record.window_of_loss();
+        assert!(
+            lost <= window,
+            "{}: lost what was acknowledged within {lost:?}",
+            self.name
+        );
         self
     }
 

@@ -63,6 +63,11 @@ pub async fn until_at_rest(tier: &Tier, still: Duration) {
     }
 }
 
+/// Kind and name of every object that belongs to the tier, and of the tier itself.
+pub(super) async fn objects(tier: &Tier) -> Vec<String> {
+    versions(tier).await.into_keys().collect()
+}
+
 async fn versions(tier: &Tier) -> BTreeMap<String, Option<String>> {
     let mut found = BTreeMap::new();
     for (group, version, kind, plural) in KINDS {

@@ -12,6 +12,7 @@ use policy::names::AGENT_PORT;
 use crate::kubernetes::{Cluster, PodNetwork};
 
 const SIDECAR_ADMIN_PORT: u16 = 9464;
+const LINES: usize = 60;
 
 pub(super) async fn tell(cluster: &'static Cluster, namespace: &str) {
     let pods: Api<Pod> = Api::namespaced(cluster.client().await, namespace);
@@ -28,12 +29,16 @@ pub(super) async fn tell(cluster: &'static Cluster, namespace: &str) {
                 let said = state(&network, port).unwrap_or_else(|error| error.to_string());
                 eprintln!("--- state of {} ---\n{said}", pod.name_any());
                 let log = cluster.logs(namespace, &pod.name_any(), container);
-                let lines: Vec<&str> = log.lines().collect();
-                let tail = &lines[lines.len().saturating_sub(60)..];
-                eprintln!("--- log of {} ---\n{}", pod.name_any(), tail.join("\n"));
+                eprintln!("--- log of {} ---\n{}", pod.name_any(), tail(&log));
             }
         }
     }
+}
+
+/// The last lines of a log.
+pub(super) fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
 }
 
 fn state(network: &PodNetwork, port: u16) -> io::Result<String> {

@@ -219,6 +219,22 @@ impl Tier {
         (login == "OK").then_some(wire)
     }
 
+    /// One command on the primary, as apps without a sidecar would send it.
+    pub async fn run(&self, words: &[&str]) -> crate::Value {
+        let primary = self.primary().await;
+        eventually_within(SLOW, &format!("{words:?} is answered"), || async {
+            self.run_on(&primary, words).await
+        })
+        .await
+    }
+
+    /// The same on the server of any pod; none, if that refuses it or does not answer.
+    pub async fn run_on(&self, pod: &Pod, words: &[&str]) -> Option<crate::Value> {
+        let password = self.password("default").await?;
+        let reply = self.dial(pod, &password)?.try_call(words).ok()?;
+        (!reply.is_error()).then_some(reply)
+    }
+
     /// One command on the server of a pod, as the operator's user.
     pub async fn ask(&self, pod: &Pod, words: &[&str]) -> Option<crate::Value> {
         let password = self.password("operator").await?;

@@ -52,6 +52,11 @@ impl Writer {
         writer
     }
 
+    /// Number of the last acknowledged write.
+    pub fn written(&self) -> u64 {
+        self.count.load(Relaxed)
+    }
+
     /// Waits until so many more writes were acknowledged.
     pub fn until_written(&self, more: u64) {
         let goal = self.count.load(Relaxed) + more;

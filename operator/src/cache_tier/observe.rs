@@ -19,6 +19,9 @@ use crate::{
     instance::state::{Role, Server, State},
 };
 
+/// Seconds after the end of its grace period in which a node that works ends a pod.
+const OVERDUE: i64 = 15;
+
 /// The pods of a tier.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
@@ -53,6 +56,10 @@ pub struct ObservedPod {
     pub going: bool,
     /// Whether its container has begun: one that has not holds no data in memory.
     pub begun: bool,
+    /// The node that it was given.
+    pub node: Option<String>,
+    /// Whether that node does not answer, as far as the API server shows it of the pod.
+    pub node_away: bool,
     /// What its agent says.
     pub view: View,
 }
@@ -135,11 +142,34 @@ impl ObservedPod {
             ready,
             going: pod.metadata.deletion_timestamp.is_some(),
             begun,
+            node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+            node_away: is_overdue(pod) || is_given_up(pod),
             view: View::Unknown("it has no address yet".to_owned()),
             name,
         };
         Some((component, observed))
     }
+}
+
+/// Its containers were ready when its node last spoke, and others have said since that it is not.
+fn is_given_up(pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_ref());
+    let containers = status.and_then(|status| status.container_statuses.as_ref());
+    let mut ready = conditions.into_iter().flatten();
+    let containers = containers.map_or(&[][..], Vec::as_slice);
+    ready.any(|one| one.type_ == "Ready" && one.status == "False")
+        && !containers.is_empty()
+        && containers.iter().all(|one| one.ready)
+}
+
+/// The time of a deletion already has the grace period in it.
+fn is_overdue(pod: &Pod) -> bool {
+    let due = pod.metadata.deletion_timestamp.as_ref();
+    due.is_some_and(|due| {
+        let late = k8s_openapi::jiff::Timestamp::now().duration_since(due.0);
+        late.as_secs() > OVERDUE
+    })
 }
 
 /// Looks at the pods of a tier and asks their agents.

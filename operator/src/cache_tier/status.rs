@@ -4,6 +4,7 @@
 //! write: a tier that was made anew under the same name does not get the old one's status.
 
 mod judge;
+mod topology;
 
 use crds::{
     CacheTier,

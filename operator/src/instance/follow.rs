@@ -26,6 +26,9 @@ const LOOK: Duration = Duration::from_millis(500);
 const MARK: Duration = Duration::from_secs(2);
 /// Sentinels lead the replicas to a new primary one by one; one that they forgot goes by itself.
 const FORGOTTEN: Duration = Duration::from_secs(3);
+/// And after this, where the primary accepts no write without it. A Sentinel leads nobody whom it takes
+/// for down, and takes a pod with a new address for that for as much as 15 s.
+const NEEDED: Duration = Duration::from_millis(700);
 /// What Sentinels choose by; 0 is never chosen.
 const ELECTABLE: u32 = 100;
 
@@ -91,7 +94,7 @@ impl Follower {
     async fn look(&mut self) {
         let began = Instant::now();
         let info = command(&["INFO", "server", "memory", "persistence", "replication"]);
-        let (info, voices) = tokio::join!(self.own.ask(&info), self.watchers.ask());
+        let (info, voices) = tokio::join!(self.own.ask(&info), self.watchers.ask_soon());
         let sentinels = summary(&voices);
         if sentinels.answering * 2 > sentinels.total {
             // Known even while a long command keeps the server from answering.
@@ -194,7 +197,8 @@ impl Follower {
             }
             (_, Step::Follow(to)) => {
                 let since = *self.astray.get_or_insert_with(Instant::now);
-                if since.elapsed() > FORGOTTEN {
+                let waited = since.elapsed();
+                if waited > FORGOTTEN || (waited > NEEDED && self.is_needed(&to).await) {
                     self.follow(&to, false).await;
                 }
                 None
@@ -237,6 +241,17 @@ impl Follower {
             }
         }
         self.shared.update(|state| state.frozen = frozen);
+    }
+
+    /// Whether the primary has fewer replicas than a write needs.
+    async fn is_needed(&self, to: &str) -> bool {
+        let (wanted, _) = wanted_guard(&self.shared.live());
+        let there = peer::ask(&self.shared, to).await;
+        let server = there.and_then(|state| state.server);
+        server.is_some_and(|server| {
+            let online = server.replicas.iter().filter(|replica| replica.online);
+            online.count() < wanted as usize
+        })
     }
 
     /// Follows `to`, which is seen to be the primary; a demoted server drops its clients, as

@@ -137,6 +137,20 @@ pub fn decide(s: &Situation) -> Decision {
     }
 }
 
+/// Whether a guard that waits for silent servers would start its own if a person accepted the loss. Not
+/// where another that answers has data: that one begins by itself, or is asked about itself.
+pub fn loss_would_help(s: &Situation) -> bool {
+    if s.silent().is_empty() || (!s.past.has_data && s.holders().next().is_some()) {
+        return false;
+    }
+    let accepted = Situation {
+        accept_loss: true,
+        ..s.clone()
+    };
+    let waits = |decision| matches!(decision, Decision::Wait { .. });
+    waits(decide(s)) && !waits(decide(&accepted))
+}
+
 fn standalone(s: &Situation) -> Decision {
     let reason = "it is the only server of the tier".to_owned();
     let lost = (!s.past.has_data && (s.past.initialised || s.formed)).then(|| {

@@ -29,6 +29,9 @@ pub struct State {
     pub not_ready: Option<String>,
     /// What the boot guard decided or is waiting for, in a sentence.
     pub guard: String,
+    /// Whether the guard would wait no longer if a person said that what silent servers hold is lost.
+    #[serde(default)]
+    pub loss_would_help: bool,
     /// What is on the volume, and what this instance last was.
     pub past: Past,
     /// Data was there once and is gone: what happened, in a sentence.
@@ -181,6 +184,7 @@ impl State {
             ready: false,
             not_ready: Some("the agent has just begun".to_owned()),
             guard: "it has just begun".to_owned(),
+            loss_would_help: false,
             past: Past::default(),
             data_lost: None,
             server: None,

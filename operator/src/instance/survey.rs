@@ -19,6 +19,8 @@ use super::{
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(250);
+/// Whoever is silent for less may just be starting: nobody is asked to give up data for that.
+const ADVICE: Duration = Duration::from_secs(30);
 /// Between two requests for a failover.
 const FAILOVER: Duration = Duration::from_secs(1);
 
@@ -42,8 +44,10 @@ pub async fn wait(shared: &Arc<Shared>) -> std::io::Result<Option<Passed>> {
         shared.is_well();
         let situation = look(shared, &mut watchers, began.elapsed()).await;
         let decision = guard::decide(&situation);
+        let helps = situation.waited > ADVICE && guard::loss_would_help(&situation);
         shared.update(|state| {
             decision.reason().clone_into(&mut state.guard);
+            state.loss_would_help = helps;
             state.sentinels = summary(&situation.sentinels);
         });
         if said != decision.reason() {

@@ -233,7 +233,7 @@ impl Switch<'_> {
     async fn named(&mut self) -> Result<String, SwitchError> {
         let me = &self.shared.identity.address;
         while Instant::now() < self.deadline {
-            let named = summary(&self.watchers.ask().await).primary;
+            let named = summary(&self.watchers.ask_soon().await).primary;
             if let Some(named) = named.filter(|named| named != me) {
                 return Ok(named);
             }

@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use redis::Value;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     guard::Voice,
@@ -16,6 +16,11 @@ use super::{
 
 /// No Sentinel may hold the others up for longer.
 const PATIENCE: Duration = Duration::from_millis(1500);
+/// The same while a server runs: with a Sentinel away a look must not become so slow that a primary takes
+/// itself for isolated.
+const BRIEF: Duration = Duration::from_millis(800);
+/// And for the rest of them once most have answered.
+const REST: Duration = Duration::from_millis(300);
 
 /// The Sentinels of a shard.
 pub struct Watchers {
@@ -55,6 +60,25 @@ impl Watchers {
             }
         });
         join_all(asked).await
+    }
+
+    /// What each says that answers soon; the others are silent, this time.
+    pub async fn ask_soon(&mut self) -> Vec<Voice> {
+        let shared = &self.shared;
+        let mut voices = vec![Voice::Silent; self.links.len()];
+        let links = self.links.iter_mut().enumerate();
+        let asked = links.map(|(number, link)| async move { (number, voice(link, shared).await) });
+        let mut asked: FuturesUnordered<_> = asked.collect();
+        let mut until = Instant::now() + BRIEF;
+        let mut answered = 0;
+        while let Ok(Some((number, voice))) = timeout_at(until, asked.next()).await {
+            answered += usize::from(voice != Voice::Silent);
+            if answered * 2 > voices.len() {
+                until = until.min(Instant::now() + REST);
+            }
+            voices[number] = voice;
+        }
+        voices
     }
 
     /// Asks for a failover: whichever Sentinel agrees first. The answer is why none did.

@@ -35,6 +35,12 @@ const BINARY: &str = "/pannier/bin";
 /// Kept by the agent: servers and Sentinels find each other's names there when the DNS is away.
 const HOSTS: &str = "/etc/hosts";
 const SENTINEL_MEMORY: ByteSize = ByteSize(64 << 20);
+/// CPU that the scheduler reserves for a server where the tier says nothing. Without a share of its own
+/// a server on a busy node is late with everything, and its agent with what it watches.
+const SERVER_CPU: &str = "100m";
+/// The same for a Sentinel: one that does not run for two seconds takes that for a broken clock, and
+/// fails nothing over for half a minute.
+const SENTINEL_CPU: &str = "50m";
 /// The agent and what the server writes beside its data.
 const AGENT_MEMORY: ByteSize = ByteSize(64 << 20);
 
@@ -108,7 +114,7 @@ fn agent(servers: &Servers) -> Container {
         name: "agent".to_owned(),
         image: Some(servers.agent_image.clone()),
         args: Some(words(&["install", "--to", "/pannier/bin/pannier-operator"])),
-        resources: Some(amounts(SENTINEL_MEMORY)),
+        resources: Some(amounts(SENTINEL_MEMORY, None)),
         security_context: Some(security()),
         volume_mounts: Some(vec![mount("bin", BINARY, false)]),
         ..Container::default()
@@ -118,7 +124,9 @@ fn agent(servers: &Servers) -> Container {
 fn engine(servers: &Servers, kind: &Kind) -> Container {
     let resources = match kind.component {
         Component::Redis => server_resources(servers),
-        Component::Sentinel | Component::SidecarConfig => amounts(SENTINEL_MEMORY),
+        Component::Sentinel | Component::SidecarConfig => {
+            amounts(SENTINEL_MEMORY, Some(SENTINEL_CPU))
+        }
     };
     let port_name = kind.component.label();
     Container {
@@ -210,26 +218,28 @@ fn words(words: &[&str]) -> Vec<String> {
 
 /// Memory is reserved whole: a server that is killed for its memory takes its data along.
 fn server_resources(servers: &Servers) -> ResourceRequirements {
-    let mut resources = amounts(servers.memory);
     let given = servers.pod.resources.clone().unwrap_or_default();
     let cpu = |amounts: Option<ResourceAmounts>| amounts.and_then(|amounts| amounts.cpu);
-    for (amounts, cpu) in [
-        (&mut resources.requests, cpu(given.requests)),
-        (&mut resources.limits, cpu(given.limits)),
-    ] {
-        if let Some(cpu) = cpu {
-            let amounts = amounts.get_or_insert_default();
-            amounts.insert("cpu".to_owned(), quantity::cores(&cpu));
-        }
+    let limit = cpu(given.limits);
+    // A request that is left out beside a limit is the limit, as everywhere in Kubernetes.
+    let request = cpu(given.requests).or_else(|| limit.clone());
+    let request = request.as_deref().unwrap_or(SERVER_CPU);
+    let mut resources = amounts(servers.memory, Some(request));
+    if let Some(limit) = limit {
+        let limits = resources.limits.get_or_insert_default();
+        limits.insert("cpu".to_owned(), quantity::cores(&limit));
     }
     resources
 }
 
-fn amounts(memory: ByteSize) -> ResourceRequirements {
-    let memory = BTreeMap::from([("memory".to_owned(), quantity::bytes(memory))]);
+/// Memory is request and limit, CPU a request only.
+fn amounts(memory: ByteSize, cpu: Option<&str>) -> ResourceRequirements {
+    let limits = BTreeMap::from([("memory".to_owned(), quantity::bytes(memory))]);
+    let mut requests = limits.clone();
+    requests.extend(cpu.map(|cpu| ("cpu".to_owned(), quantity::cores(cpu))));
     ResourceRequirements {
-        requests: Some(memory.clone()),
-        limits: Some(memory),
+        requests: Some(requests),
+        limits: Some(limits),
         ..ResourceRequirements::default()
     }
 }

@@ -141,6 +141,8 @@ mod tests {
             ready: true,
             going: false,
             begun: true,
+            node: None,
+            node_away: false,
             view,
         }
     }

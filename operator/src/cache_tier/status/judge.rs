@@ -2,11 +2,12 @@
 
 use crds::condition::{ReplicaState, ReplicaStatus, SidecarsStatus};
 
+use super::topology;
 use crate::{
     cache_tier::{
         Progress, Visited,
-        observe::{ObservedPod, View, volumes::Problem},
-        validate::{Behind, Servers},
+        observe::{ObservedPod, volumes::Problem},
+        validate::Behind,
     },
     conditions::{Fact, type_},
     instance::state::{Server, State},
@@ -22,7 +23,7 @@ pub(super) fn facts(progress: &Progress) -> Vec<Fact> {
     let topology = progress
         .tier
         .servers()
-        .map(|servers| topology(progress, servers));
+        .map(|servers| topology::fact(progress, servers));
     let waits = progress.waits();
     facts.push(ready(progress, waits.as_deref(), topology.as_ref()));
     facts.push(match &waits {
@@ -101,7 +102,7 @@ fn reachable(progress: &Progress) -> Fact {
         None => Fact::fails(
             type_::UPSTREAM_REACHABLE,
             "NoPrimary",
-            silent(progress).join("; "),
+            topology::silent(progress).join("; "),
         ),
     }
 }
@@ -185,59 +186,6 @@ fn storage(progress: &Progress) -> Option<Fact> {
         }
     }
     Some(Fact::holds(type_::STORAGE_HEALTHY, "Bound", ""))
-}
-
-/// One primary, every replica in step, and a majority of the Sentinels.
-fn topology(progress: &Progress, servers: &Servers) -> Fact {
-    let pods = &progress.observed.servers;
-    let primaries: Vec<&str> = pods
-        .iter()
-        .filter(|pod| pod.is_primary())
-        .map(|pod| pod.name.as_str())
-        .collect();
-    let fails = |reason, why: String| Fact::fails(type_::TOPOLOGY_HEALTHY, reason, why);
-    match primaries.as_slice() {
-        [] => {
-            let mut why = vec!["no server is known to be the primary".to_owned()];
-            why.extend(silent(progress));
-            return fails("NoPrimary", why.join("; "));
-        }
-        [_] => {}
-        several => {
-            return fails(
-                "SeveralPrimaries",
-                format!(
-                    "{} say that they are the primary; the Sentinels decide which of them stays",
-                    several.join(" and ")
-                ),
-            );
-        }
-    }
-    let silent = silent(progress);
-    if !silent.is_empty() {
-        return fails("ServerUnknown", silent.join("; "));
-    }
-    let behind: Vec<&str> = pods
-        .iter()
-        .filter(|pod| !pod.is_primary() && !pod.is_in_sync())
-        .map(|pod| pod.name.as_str())
-        .collect();
-    if !behind.is_empty() {
-        return fails(
-            "ReplicaNotInSync",
-            format!("not in step with the primary: {}", behind.join(", ")),
-        );
-    }
-    let sentinels = &progress.observed.sentinels;
-    let answering = sentinels.iter().filter(|pod| pod.ready).count();
-    let wanted = servers.sentinels as usize;
-    if answering < wanted {
-        return fails(
-            "SentinelMissing",
-            format!("{answering} of {wanted} Sentinels are ready"),
-        );
-    }
-    Fact::holds(type_::TOPOLOGY_HEALTHY, "Healthy", "")
 }
 
 fn configured(progress: &Progress) -> Fact {
@@ -324,19 +272,6 @@ fn lost(progress: &Progress) -> Option<Fact> {
         })
         .collect();
     (!losses.is_empty()).then(|| Fact::holds(type_::DATA_LOST, "DataLost", losses.join("; ")))
-}
-
-/// Servers that could not be asked, and why.
-fn silent(progress: &Progress) -> Vec<String> {
-    let pods = progress.observed.servers.iter();
-    pods.filter_map(|pod| match &pod.view {
-        View::Unknown(why) => Some(format!("{}: {why}", pod.name)),
-        View::Known(state) if state.server.is_none() => {
-            Some(format!("{}: {}", pod.name, state.guard))
-        }
-        View::Known(_) => None,
-    })
-    .collect()
 }
 
 fn rules(warnings: &[String]) -> Fact {

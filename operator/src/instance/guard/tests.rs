@@ -540,6 +540,18 @@ fn without_sentinels_a_running_primary_is_joined_only_if_nothing_is_lost_by_it()
 }
 
 #[test]
+fn a_person_is_asked_for_a_loss_only_where_that_ends_the_wait() {
+    let s = || situation().with(ran_once());
+    assert!(loss_would_help(&s().all_name("s0")));
+    // Another begins with its data, or is before this one.
+    let other = s().all_name("s1").peers([guarding(data(3, 9)), None]);
+    assert!(!loss_would_help(&other));
+    let second = s().at(1).peers([guarding(ran_once()), None]).after(60);
+    assert!(!loss_would_help(&second));
+    assert!(!loss_would_help(&s().all_name("s0").accepting_loss()));
+}
+
+#[test]
 fn a_person_may_accept_the_loss() {
     let s = || situation().with(ran_once()).accepting_loss();
     check(
