@@ -71,12 +71,21 @@ pub struct Progress {
     pub observed: Observed,
     /// What the next steps wait for, and what did not work out, in sentences.
     pub waits: Vec<String>,
-    /// Whether old passwords are still accepted.
-    pub overlap: bool,
+    /// The passwords that every server should have, where some are run.
+    pub credentials: Option<Held>,
     /// Kinds whose changes are not told to the operator, and why.
     pub unwatched: Vec<String>,
     /// What the Redis behind it says.
     pub visited: Visited,
+}
+
+/// The passwords of a tier, without one of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// All of them as one short word, as the agents say it of what their servers accept.
+    pub generation: String,
+    /// Whether old ones are still accepted beside them.
+    pub overlap: bool,
 }
 
 /// What the Redis behind a tier says to a visitor.
@@ -276,9 +285,12 @@ async fn bring_about(ctx: &Ctx, tier: &mut CacheTier) -> Result<Progress, Error>
     let resources = build::build(&wanted, &plan, passwords); // pure
     let written = Box::pin(apply::apply(ctx, &wanted, sharing, resources)).await?; // client
     let mut waits = std::mem::take(&mut plan.waits);
-    let mut overlap = false;
+    let mut credentials = None;
     if let (Some(servers), Some((passwords, version))) = (wanted.servers(), &held) {
-        overlap = passwords.overlap();
+        credentials = Some(Held {
+            generation: passwords.generation(servers.open),
+            overlap: passwords.overlap(),
+        });
         let mounted = [&written.mounted[..], version.as_slice()]
             .concat()
             .join("-");
@@ -306,7 +318,7 @@ async fn bring_about(ctx: &Ctx, tier: &mut CacheTier) -> Result<Progress, Error>
         written,
         observed,
         waits,
-        overlap,
+        credentials,
         unwatched: {
             let shares = !tier.spec.allowed_namespaces.is_empty();
             ctx.watches.refused(&namespace, shares)

@@ -4,6 +4,8 @@
 //! never reads as empty or as a replica.
 
 pub mod agent;
+#[cfg(test)]
+pub(super) mod samples;
 pub mod volumes;
 
 use futures_util::future::join_all;

@@ -156,7 +156,7 @@ fn of_progress(
             primary.map(|_| now.to_owned())
         }),
         primary: judge::primary(progress),
-        replicas: judge::replicas(progress),
+        replicas: judge::replicas(progress, &before.replicas),
         sidecars: match &progress.visited {
             Visited::Never => None,
             Visited::NotYet => before.sidecars.clone(),
