@@ -40,7 +40,7 @@ use crate::{
     apply::ApplyError,
     claim::ClaimError,
     context::Ctx,
-    random,
+    random, unreadable,
     visits::Found,
 };
 
@@ -168,6 +168,7 @@ impl Error {
         match self {
             Self::Api(error) | Self::Apply(ApplyError::Api(error)) => error.category().name(),
             Self::Apply(ApplyError::NotOurs { .. }) => "not-ours",
+            Self::Apply(ApplyError::Former { .. }) => "former-tier",
             Self::Refused(_) => "refused-spec",
             Self::Claim(_) => "claim",
         }
@@ -233,24 +234,27 @@ fn key(object: &Guarded) -> String {
 
 async fn converge(watched: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
     let (namespace, name) = (watched.namespace().unwrap_or_default(), watched.name_any());
-    ctx.hold(&namespace).await?;
     // The watch may be behind: what is decided on is read now.
     let Some(object) = read(ctx, &namespace, &name).await? else {
         ctx.visits.forget(&watched.uid().unwrap_or_default());
         ctx.retries.forget(&key(watched));
+        // It may have gone with its namespace, which may come again without the Lease.
+        ctx.claims.forget(&namespace);
         return Ok(Action::await_change());
     };
+    if object.meta().deletion_timestamp.is_some() {
+        ctx.not_anothers(&namespace).await?;
+        ctx.visits.forget(&object.uid().unwrap_or_default());
+        return Ok(cleanup::cleanup(ctx, object.meta()).await?);
+    }
+    ctx.hold(&namespace).await?;
     let mut tier = match object.0 {
         Ok(tier) => tier,
         Err(invalid) => {
-            status::write_invalid(ctx, &invalid).await?;
+            unreadable::tell::<CacheTier>(&ctx.client, &invalid).await?;
             return Ok(Action::await_change());
         }
     };
-    if tier.meta().deletion_timestamp.is_some() {
-        ctx.visits.forget(&tier.uid().unwrap_or_default());
-        return Ok(cleanup::cleanup(ctx, &tier).await?);
-    }
     if tier.annotations().get(names::PAUSED).map(String::as_str) == Some("true") {
         status::write_paused(ctx, &tier).await?;
         return Ok(Action::requeue(SAFETY));
@@ -261,7 +265,7 @@ async fn converge(watched: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
     let progress = result?;
     written?;
     if progress.written.sharing.places().is_empty() {
-        cleanup::remove_finalizer(ctx, &tier).await?;
+        cleanup::remove_finalizer(ctx, tier.meta()).await?;
     }
     Ok(Action::requeue(progress.pause()))
 }
@@ -271,10 +275,10 @@ async fn bring_about(ctx: &Ctx, tier: &mut CacheTier) -> Result<Progress, Error>
     let wanted = validate::validate(tier, &found, &ctx.settings)?; // pure
     let sharing = Sharing::decide(tier, &found); // pure
     if !sharing.places().is_empty() {
-        cleanup::add_finalizer(ctx, tier).await?; // client
+        cleanup::add_finalizer(ctx, tier.meta()).await?; // client
         status::write_places(ctx, tier, sharing.places()).await?; // client
     }
-    let observed = observe::observe(ctx, &wanted).await?; // client
+    let observed = observe::observe(ctx, &wanted, &found.sets).await?; // client
     plan::refuse(&wanted, &observed)?; // pure
     let mut plan = plan::plan(&wanted, &observed, &found.shards()); // pure
     let held = match wanted.servers() {

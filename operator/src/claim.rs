@@ -66,30 +66,79 @@ impl Claims {
         Ok(())
     }
 
+    /// Makes sure that a namespace is not another's. Nothing is claimed: in one that is on its way
+    /// out no Lease can be made, and what only ends there must not wait for one.
+    pub async fn check(
+        &self,
+        client: &Client,
+        settings: &Settings,
+        namespace: &str,
+    ) -> Result<(), ClaimError> {
+        if self.ours.lock().contains(namespace) {
+            return Ok(());
+        }
+        let id = settings.installation_id();
+        other(client, namespace, &id).await.map(drop)
+    }
+
     /// Looks again next time: the namespace may have been made anew.
     pub fn forget(&self, namespace: &str) {
         self.ours.lock().remove(namespace);
     }
 }
 
+/// Who has a namespace.
+enum Holder {
+    /// Nobody yet.
+    Nobody,
+    /// This installation.
+    We,
+    /// One that is gone, by this Lease.
+    Gone(Box<Lease>),
+}
+
+fn failed(verb: &'static str, namespace: &str) -> impl FnOnce(kube::Error) -> ApiError {
+    move |source| ApiError {
+        verb,
+        kind: "Lease".to_owned(),
+        namespace: namespace.to_owned(),
+        name: CLAIM.to_owned(),
+        source,
+    }
+}
+
+/// Who has the namespace, unless it is another installation that lives.
+async fn other(client: &Client, namespace: &str, id: &str) -> Result<Holder, ClaimError> {
+    let api: Api<Lease> = Api::namespaced(client.clone(), namespace);
+    let found = api.get_opt(CLAIM).await.map_err(failed("get", namespace))?;
+    let Some(lease) = found else {
+        return Ok(Holder::Nobody);
+    };
+    let spec = lease.spec.as_ref();
+    let holder = spec.and_then(|spec| spec.holder_identity.clone());
+    let holder = holder.unwrap_or_default();
+    if holder == id {
+        return Ok(Holder::We);
+    }
+    if !abandoned(client, &holder).await {
+        return Err(ClaimError::Taken {
+            namespace: namespace.to_owned(),
+            other: holder,
+        });
+    }
+    Ok(Holder::Gone(Box::new(lease)))
+}
+
 async fn claim(client: &Client, settings: &Settings, namespace: &str) -> Result<(), ClaimError> {
     let api: Api<Lease> = Api::namespaced(client.clone(), namespace);
-    let failed = |verb| {
-        move |source| ApiError {
-            verb,
-            kind: "Lease".to_owned(),
-            namespace: namespace.to_owned(),
-            name: CLAIM.to_owned(),
-            source,
-        }
-    };
     let id = settings.installation_id();
     let spec = LeaseSpec {
         holder_identity: Some(id.clone()),
         ..LeaseSpec::default()
     };
-    match api.get_opt(CLAIM).await.map_err(failed("get"))? {
-        None => {
+    match other(client, namespace, &id).await? {
+        Holder::We => {}
+        Holder::Nobody => {
             let lease = Lease {
                 metadata: ObjectMeta {
                     name: Some(CLAIM.to_owned()),
@@ -98,31 +147,18 @@ async fn claim(client: &Client, settings: &Settings, namespace: &str) -> Result<
                 spec: Some(spec),
             };
             let created = api.create(&PostParams::default(), &lease).await;
-            created.map_err(failed("create"))?;
+            created.map_err(failed("create", namespace))?;
         }
-        Some(mut lease) => {
-            let holder = lease
-                .spec
-                .as_ref()
-                .and_then(|spec| spec.holder_identity.clone())
-                .unwrap_or_default();
-            if holder == id {
-                return Ok(());
-            }
-            if !abandoned(client, &holder).await {
-                return Err(ClaimError::Taken {
-                    namespace: namespace.to_owned(),
-                    other: holder,
-                });
-            }
+        Holder::Gone(mut lease) => {
+            let before = lease.spec.replace(spec);
+            let holder = before.and_then(|spec| spec.holder_identity);
             tracing::warn!(
                 namespace,
                 holder,
                 "taking over a namespace: its installation is gone"
             );
-            lease.spec = Some(spec);
             let replaced = api.replace(CLAIM, &PostParams::default(), &lease).await;
-            replaced.map_err(failed("update"))?;
+            replaced.map_err(failed("update", namespace))?;
         }
     }
     Ok(())

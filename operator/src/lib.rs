@@ -28,6 +28,7 @@ pub mod run;
 pub mod session_policy;
 pub mod settings;
 pub mod telemetry;
+pub mod unreadable;
 pub mod user;
 pub mod visits;
 pub mod watch;
