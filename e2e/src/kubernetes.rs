@@ -22,7 +22,8 @@ mod target;
 pub use self::{
     binaries::Binaries,
     client::{
-        apply_crds, blocking, eventually, eventually_within, new_namespace, service_account_token,
+        apply_crds, apply_definitions, blocking, create_namespace, definitions, eventually,
+        eventually_within, new_namespace, service_account_token,
     },
     cluster::{Cluster, Forward, Node, PodNetwork, STORAGE_CLASS, is_ready},
     control_plane::{ControlPlane, ControlPlaneOptions},

@@ -7,6 +7,8 @@
     reason = "in a test a panic is the report; clippy.toml covers only functions marked #[test]"
 )]
 
+#[path = "operator/deletion.rs"]
+mod deletion;
 #[path = "operator/faults.rs"]
 mod faults;
 #[path = "operator/fields.rs"]
@@ -19,6 +21,10 @@ mod policies;
 mod scale;
 #[path = "operator/sharing.rs"]
 mod sharing;
+#[path = "operator/stored.rs"]
+mod stored;
+#[path = "operator/values.rs"]
+mod values;
 #[path = "operator/world.rs"]
 mod world;
 
@@ -438,20 +444,9 @@ async fn of_two_installations_with_one_namespace_the_second_says_so_and_stops() 
     tier(&client, &namespace, "t", json!({"topology": "None"})).await;
     let subject = (namespace.as_str(), "CacheTier", "t");
     condition(&client, subject, ("Ready", "True", "")).await;
-    let gvk = kube::core::GroupVersionKind::gvk("coordination.k8s.io", "v1", "Lease");
-    let resource = kube::api::ApiResource::from_gvk_with_plural(&gvk, "leases");
-    let leases: kube::Api<DynamicObject> =
-        kube::Api::namespaced_with(client.clone(), &namespace, &resource);
     // The Lease by which the first installation is known to live.
-    let lease = json!({
-        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-        "metadata": {"name": "pannier-operator"}, "spec": {"holderIdentity": "test"},
-    });
-    let params = PatchParams::apply("test");
-    leases
-        .patch("pannier-operator", &params, &Patch::Apply(&lease))
-        .await
-        .unwrap();
+    let lease = json!({"spec": {"holderIdentity": "test"}});
+    apply(&client, &namespace, "Lease", "pannier-operator", lease).await;
     let mut second = Operator::start_as(plane.access(), settings("another", &namespace), ALL).await;
     let reason = tokio::time::timeout(Duration::from_secs(20), second.stopped.recv())
         .await

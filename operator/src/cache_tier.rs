@@ -21,7 +21,7 @@ pub mod validate;
 
 use std::{sync::Arc, time::Duration};
 
-use crds::CacheTier;
+use crds::{CacheTier, validate::Validator};
 use kube::{Api, Resource as _, ResourceExt as _, core::DeserializeGuard};
 use kube_runtime::controller::Action;
 use policy::names;
@@ -227,6 +227,14 @@ pub fn on_error(object: Arc<Guarded>, error: &Error, ctx: Arc<Ctx>) -> Action {
     Action::requeue(ctx.retries.failed(&key, asked))
 }
 
+/// Nothing is kept for a tier that is gone.
+pub fn gone(ctx: &Ctx, tier: &Guarded) {
+    ctx.visits.forget(&tier.uid().unwrap_or_default());
+    ctx.retries.forget(&key(tier));
+    // It may have gone with its namespace, which may come again without the Lease.
+    ctx.claims.forget(&tier.namespace().unwrap_or_default());
+}
+
 fn key(object: &Guarded) -> String {
     let namespace = object.namespace().unwrap_or_default();
     format!("{namespace}/{}", object.name_any())
@@ -236,10 +244,7 @@ async fn converge(watched: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
     let (namespace, name) = (watched.namespace().unwrap_or_default(), watched.name_any());
     // The watch may be behind: what is decided on is read now.
     let Some(object) = read(ctx, &namespace, &name).await? else {
-        ctx.visits.forget(&watched.uid().unwrap_or_default());
-        ctx.retries.forget(&key(watched));
-        // It may have gone with its namespace, which may come again without the Lease.
-        ctx.claims.forget(&namespace);
+        gone(ctx, watched);
         return Ok(Action::await_change());
     };
     if object.meta().deletion_timestamp.is_some() {
@@ -251,7 +256,8 @@ async fn converge(watched: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
     let mut tier = match object.0 {
         Ok(tier) => tier,
         Err(invalid) => {
-            unreadable::tell::<CacheTier>(&ctx.client, &invalid).await?;
+            let validator = Validator::cache_tier();
+            unreadable::tell::<CacheTier>(&ctx.client, &invalid, &validator).await?;
             return Ok(Action::await_change());
         }
     };

@@ -3,8 +3,12 @@
 //!
 //! The claim is not renewed: it names the installation, whose own Lease tells whether it lives.
 //! So a claim costs one write in the life of a namespace, and needs rights in that namespace only.
+//! Now and then it is looked at again: a namespace may go, and come again without it.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -22,11 +26,14 @@ use crate::{api_error::ApiError, settings::Settings};
 pub const CLAIM: &str = "pannier-operator-claim";
 /// An installation whose Lease was not renewed for so long is gone.
 const ABANDONED: SignedDuration = SignedDuration::from_mins(5);
+/// A claim that was seen is not looked for again for so long.
+const TRUSTED: Duration = Duration::from_mins(10);
 
 /// Namespaces that are known to be ours.
 #[derive(Default)]
 pub struct Claims {
-    ours: Mutex<HashSet<String>>,
+    /// When each was seen to be.
+    ours: Mutex<HashMap<String, Instant>>,
 }
 
 /// Why a namespace is not ours.
@@ -58,11 +65,12 @@ impl Claims {
         settings: &Settings,
         namespace: &str,
     ) -> Result<(), ClaimError> {
-        if self.ours.lock().contains(namespace) {
+        if self.is_known(namespace) {
             return Ok(());
         }
         claim(client, settings, namespace).await?;
-        self.ours.lock().insert(namespace.to_owned());
+        let mut ours = self.ours.lock();
+        ours.insert(namespace.to_owned(), Instant::now());
         Ok(())
     }
 
@@ -74,11 +82,17 @@ impl Claims {
         settings: &Settings,
         namespace: &str,
     ) -> Result<(), ClaimError> {
-        if self.ours.lock().contains(namespace) {
+        if self.is_known(namespace) {
             return Ok(());
         }
         let id = settings.installation_id();
         other(client, namespace, &id).await.map(drop)
+    }
+
+    fn is_known(&self, namespace: &str) -> bool {
+        let ours = self.ours.lock();
+        let seen = ours.get(namespace);
+        seen.is_some_and(|seen| seen.elapsed() < TRUSTED)
     }
 
     /// Looks again next time: the namespace may have been made anew.

@@ -5,7 +5,7 @@ pub mod judge;
 
 use std::{sync::Arc, time::Duration};
 
-use crds::{CacheTier, SessionPolicy, condition::Status};
+use crds::{CacheTier, SessionPolicy, condition::Status, validate::Validator};
 use kube::{Api, Resource as _, ResourceExt as _, api::ListParams, core::DeserializeGuard};
 use kube_runtime::controller::Action;
 
@@ -69,6 +69,12 @@ pub fn on_error(object: Arc<Guarded>, error: &Error, ctx: Arc<Ctx>) -> Action {
     Action::requeue(ctx.retries.failed(&key(&object), asked))
 }
 
+/// Nothing is kept for a policy that is gone.
+pub fn gone(ctx: &Ctx, policy: &Guarded) {
+    ctx.retries.forget(&key(policy));
+    ctx.claims.forget(&policy.namespace().unwrap_or_default());
+}
+
 fn key(object: &Guarded) -> String {
     let namespace = object.namespace().unwrap_or_default();
     format!("SessionPolicy {namespace}/{}", object.name_any())
@@ -92,7 +98,7 @@ async fn converge(object: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
     let there =
         |policy: &Guarded| policy.name_any() == name && policy.meta().deletion_timestamp.is_none();
     if !listed.items.iter().any(there) {
-        ctx.claims.forget(&namespace);
+        gone(ctx, object);
         return Ok(Action::await_change());
     }
     ctx.hold(&namespace).await?;
@@ -101,7 +107,8 @@ async fn converge(object: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
         match policy.0 {
             Ok(policy) => readable.push(policy),
             Err(invalid) if invalid.metadata.name.as_deref() == Some(&name) => {
-                unreadable::tell::<SessionPolicy>(&ctx.client, &invalid).await?;
+                let validator = Validator::session_policy();
+                unreadable::tell::<SessionPolicy>(&ctx.client, &invalid, &validator).await?;
                 return Ok(Action::requeue(SAFETY));
             }
             Err(_) => {}

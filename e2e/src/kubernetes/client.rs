@@ -63,22 +63,33 @@ pub async fn eventually_within<T, F: Future<Output = Option<T>>>(
     }
 }
 
-/// Applies the custom resource definitions of this checkout and waits until they are served.
-pub async fn apply_crds(client: &Client) {
-    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+/// The custom resource definitions of this checkout.
+pub fn definitions() -> [CustomResourceDefinition; 2] {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../crds"));
-    for file in [
+    [
         "cachetiers.pannier.dev.yaml",
         "sessionpolicies.pannier.dev.yaml",
-    ] {
+    ]
+    .map(|file| {
         let text = std::fs::read_to_string(folder.join(file)).expect("it is in the repository");
-        let definition: CustomResourceDefinition =
-            serde_yaml::from_str(&text).expect("it is generated");
+        serde_yaml::from_str(&text).expect("it is generated")
+    })
+}
+
+/// Applies the custom resource definitions of this checkout and waits until they are served.
+pub async fn apply_crds(client: &Client) {
+    apply_definitions(client, &definitions()).await;
+}
+
+/// Applies custom resource definitions and waits until they are served.
+pub async fn apply_definitions(client: &Client, definitions: &[CustomResourceDefinition]) {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for definition in definitions {
         let name = definition.name_any();
         let parameters = PatchParams::apply("pannier-e2e").force();
-        api.patch(&name, &parameters, &Patch::Apply(&definition))
+        api.patch(&name, &parameters, &Patch::Apply(definition))
             .await
-            .unwrap_or_else(|error| unusable(&format!("{file} is not accepted: {error}")));
+            .unwrap_or_else(|error| unusable(&format!("{name} is not accepted: {error}")));
         eventually(&format!("{name} is established"), || async {
             let found = api.get(&name).await.ok()?;
             let conditions = found.status?.conditions?;
@@ -97,9 +108,15 @@ pub async fn new_namespace(client: &Client, prefix: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = format!("{prefix}-{}-{number}", std::process::id());
+    create_namespace(client, &name).await;
+    name
+}
+
+/// Creates a namespace and waits for its default account.
+pub async fn create_namespace(client: &Client, name: &str) {
     let namespace = Namespace {
         metadata: ObjectMeta {
-            name: Some(name.clone()),
+            name: Some(name.to_owned()),
             ..ObjectMeta::default()
         },
         ..Namespace::default()
@@ -108,12 +125,11 @@ pub async fn new_namespace(client: &Client, prefix: &str) -> String {
         .create(&PostParams::default(), &namespace)
         .await
         .unwrap_or_else(|error| unusable(&format!("failed to create {name}: {error}")));
-    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &name);
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), name);
     eventually("the default account exists", || async {
         accounts.get_opt("default").await.ok()?
     })
     .await;
-    name
 }
 
 /// A token of a service account, valid for an hour; the account must exist.

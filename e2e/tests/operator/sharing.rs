@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// A tier of `own` that other namespaces may use.
-async fn shared(client: &Client, own: &str, allowed: &[&str]) {
+pub async fn shared(client: &Client, own: &str, allowed: &[&str]) {
     let secret = json!({"stringData": {"url": "redis://u:p@redis.example/1"}});
     apply(client, own, "Secret", "r", secret).await;
     let spec = json!({"spec": {
@@ -30,7 +30,7 @@ async fn shared(client: &Client, own: &str, allowed: &[&str]) {
 }
 
 /// Sets or removes the label by which a namespace agrees.
-async fn agree(client: &Client, other: &str, own: &str, agrees: bool) {
+pub async fn agree(client: &Client, other: &str, own: &str, agrees: bool) {
     let value = if agrees { json!("allow") } else { Value::Null };
     let label = format!("tiers-from.pannier.dev/{own}");
     let patch = json!({"metadata": {"labels": {label: value}}});
@@ -57,7 +57,7 @@ async fn copies(client: &Client, namespace: &str) -> Vec<DynamicObject> {
     found
 }
 
-async fn wait_for_copies(client: &Client, namespace: &str, count: usize) -> Vec<DynamicObject> {
+pub async fn wait_for_copies(client: &Client, namespace: &str, count: usize) -> Vec<DynamicObject> {
     let what = format!("{count} copies in {namespace}");
     eventually_within(std::time::Duration::from_mins(1), &what, || async {
         let found = copies(client, namespace).await;

@@ -172,6 +172,8 @@ pub fn resource(kind: &str) -> ApiResource {
         "PodDisruptionBudget" => ("policy", "v1", "poddisruptionbudgets"),
         "ConfigMap" => ("", "v1", "configmaps"),
         "Pod" => ("", "v1", "pods"),
+        "PersistentVolumeClaim" => ("", "v1", "persistentvolumeclaims"),
+        "Lease" => ("coordination.k8s.io", "v1", "leases"),
         "Secret" => ("", "v1", "secrets"),
         "Service" => ("", "v1", "services"),
         "ServiceAccount" => ("", "v1", "serviceaccounts"),

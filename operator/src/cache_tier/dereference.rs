@@ -28,11 +28,11 @@ pub struct Found {
     /// The sets of its servers and Sentinels, by name. Those of a former tier of the same name, on
     /// their way out, say nothing about this one.
     pub sets: BTreeMap<String, StatefulSet>,
-    /// The Secret with the passwords.
+    /// The Secret with the passwords, whoever it belongs to.
     pub auth: Option<ApiSecret>,
-    /// The Secret of the sidecars.
+    /// The Secret of the sidecars, if it is the tier's.
     pub sidecar: Option<ApiSecret>,
-    /// The Secret for clients without a sidecar.
+    /// The Secret for clients without a sidecar, if it is the tier's.
     pub binding: Option<ApiSecret>,
 }
 
@@ -87,8 +87,12 @@ pub async fn dereference(ctx: &Ctx, tier: &CacheTier) -> Result<Found, ApiError>
     if has_servers(tier) {
         found.sets = sets(ctx, tier, &namespace).await?;
         found.auth = secret(ctx, &namespace, &names.auth()).await?;
-        found.sidecar = secret(ctx, &namespace, &names.sidecar()).await?;
-        found.binding = secret(ctx, &namespace, &names.binding()).await?;
+        let owner = tier.controller_owner_ref(&()).map(Owner::Reference);
+        let ours = |secret: &ApiSecret| owner.as_ref().is_some_and(|owner| owner.owns(secret));
+        let sidecar = secret(ctx, &namespace, &names.sidecar()).await?;
+        found.sidecar = sidecar.filter(ours);
+        let binding = secret(ctx, &namespace, &names.binding()).await?;
+        found.binding = binding.filter(ours);
     }
     Ok(found)
 }
