@@ -17,8 +17,10 @@ use k8s_openapi::{
 use kube::{
     Api, Client, ResourceExt as _,
     api::{ObjectMeta, Patch, PatchParams, PostParams},
+    client::Body,
 };
 
+use super::LABEL;
 use crate::{environment::unusable, wait::PATIENCE};
 
 /// Runs a future to its end on a thread of its own; works within and without a runtime.
@@ -117,6 +119,11 @@ pub async fn create_namespace(client: &Client, name: &str) {
     let namespace = Namespace {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
+            labels: Some(
+                [LABEL]
+                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                    .into(),
+            ),
             ..ObjectMeta::default()
         },
         ..Namespace::default()
@@ -147,4 +154,40 @@ pub async fn service_account_token(client: &Client, namespace: &str, account: &s
         .await
         .unwrap_or_else(|error| unusable(&format!("no token for {namespace}/{account}: {error}")));
     answer.status.expect("a granted request has a status").token
+}
+
+/// One request with strict field validation, carried out or only judged; the message of the refusal,
+/// if it is refused.
+pub async fn send_strictly(
+    client: &Client,
+    method: &str,
+    path: &str,
+    dry: bool,
+    body: &serde_json::Value,
+) -> Option<String> {
+    let dry = if dry { "&dryRun=All" } else { "" };
+    let request = http::Request::builder()
+        .method(method)
+        .uri(format!("{path}?fieldValidation=Strict{dry}"))
+        .header("content-type", "application/json")
+        .body(Body::from(body.to_string().into_bytes()))
+        .expect("it is a request");
+    let done = async {
+        let answer = client
+            .send(request)
+            .await
+            .map_err(|error| error.to_string())?;
+        let accepted = answer.status().is_success();
+        let bytes = answer.into_body().collect_bytes().await;
+        let bytes = bytes.map_err(|error| error.to_string())?;
+        if accepted {
+            return Ok(None);
+        }
+        let status: serde_json::Value =
+            serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+        let message = status["message"].as_str().unwrap_or_default();
+        Ok::<_, String>(Some(message.to_owned()))
+    };
+    done.await
+        .unwrap_or_else(|error| unusable(&format!("{method} {path} is not answered: {error}")))
 }

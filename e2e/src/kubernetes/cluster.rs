@@ -38,6 +38,7 @@ use super::{
     image,
     run::Run,
     sweep,
+    target::must_be_ours,
 };
 use crate::{
     Engine, debian::FetchError, environment::unusable, process::Process, sidecar::build_static,
@@ -80,6 +81,7 @@ impl Cluster {
     /// One of its own for a test.
     pub fn start(nodes: usize) -> Result<Self, Unavailable> {
         assert!((1..=NODES).contains(&nodes), "1 to 3 nodes: {nodes}");
+        must_be_ours()?;
         if !geteuid().is_root() {
             return Err(Unavailable::NotPermitted(
                 "run the tests as root".to_owned(),

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, time::Duration};
 use e2e::{
     environment::available,
     kubernetes::{
-        ControlPlane, Fault, FaultProxy, Verb, apply_crds, create_namespace, eventually_within,
-        new_namespace,
+        ApiServer, ControlPlane, Fault, FaultProxy, Verb, apply_crds, create_namespace,
+        eventually_within, new_namespace,
     },
 };
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
@@ -45,7 +45,7 @@ async fn until_gone(client: &Client, kind: &str, namespace: &str, name: &str) {
 #[tokio::test]
 async fn a_tier_without_copies_goes_with_everything_and_needs_no_operator_for_it() {
     let name = "a_tier_without_copies_goes_with_everything_and_needs_no_operator_for_it";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;
@@ -114,7 +114,7 @@ async fn a_tier_without_copies_goes_with_everything_and_needs_no_operator_for_it
 #[tokio::test]
 async fn the_redis_of_a_tier_that_is_gone_is_left_alone() {
     let name = "the_redis_of_a_tier_that_is_gone_is_left_alone";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;
@@ -168,7 +168,7 @@ async fn inhabited(client: &Client, own: &str, other: &str) {
 #[tokio::test]
 async fn a_namespace_goes_with_its_tiers_and_their_copies_and_may_come_again() {
     let name = "a_namespace_goes_with_its_tiers_and_their_copies_and_may_come_again";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;
@@ -201,7 +201,7 @@ async fn a_namespace_goes_with_its_tiers_and_their_copies_and_may_come_again() {
 async fn a_namespace_that_waits_for_an_operator_goes_as_soon_as_one_runs_even_without_rights() {
     let name =
         "a_namespace_that_waits_for_an_operator_goes_as_soon_as_one_runs_even_without_rights";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;
@@ -256,7 +256,7 @@ async fn until_claimed(client: &Client, namespace: &str, not: Option<&str>) -> S
 #[tokio::test]
 async fn volumes_stay_or_go_with_their_tier_as_it_says_and_a_new_tier_has_those_that_stayed() {
     let name = "volumes_stay_or_go_with_their_tier_as_it_says_and_a_new_tier_has_those_that_stayed";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;
@@ -387,7 +387,7 @@ async fn a_tier_made_anew_beside_what_is_left_of_the_old_one_takes_nothing_over(
 #[tokio::test]
 async fn only_the_object_that_was_read_is_deleted() {
     let name = "only_the_object_that_was_read_is_deleted";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;

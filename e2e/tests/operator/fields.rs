@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use e2e::{
     environment::available,
-    kubernetes::{ControlPlane, apply_crds, eventually_within, new_namespace},
+    kubernetes::{ApiServer, ControlPlane, apply_crds, eventually_within, new_namespace},
 };
 use kube::{Client, ResourceExt as _};
 use operator::settings::Scope;
@@ -493,7 +493,7 @@ async fn a_tier_whose_field_was_changed_equals_one_that_is_new_with_it() {
 #[tokio::test]
 async fn a_bad_value_changes_nothing_and_its_revert_heals() {
     let name = "a_bad_value_changes_nothing_and_its_revert_heals";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use e2e::{
     environment::available,
-    kubernetes::{ControlPlane, eventually_within, new_namespace, service_account_token},
+    kubernetes::{ApiServer, eventually_within, new_namespace, service_account_token},
 };
 use kube::{
     Client,
@@ -69,7 +69,7 @@ pub async fn wait_for_copies(client: &Client, namespace: &str, count: usize) -> 
 #[tokio::test]
 async fn copies_are_where_both_sides_agree_and_end_with_the_consent_of_either() {
     let name = "copies_are_where_both_sides_agree_and_end_with_the_consent_of_either";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;
@@ -142,7 +142,7 @@ async fn copies_are_where_both_sides_agree_and_end_with_the_consent_of_either() 
 #[tokio::test]
 async fn an_object_of_a_stranger_is_neither_taken_over_nor_swept() {
     let name = "an_object_of_a_stranger_is_neither_taken_over_nor_swept";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;
@@ -180,7 +180,7 @@ async fn an_object_of_a_stranger_is_neither_taken_over_nor_swept() {
 #[tokio::test]
 async fn a_missing_right_is_a_condition_with_the_command_that_gives_it() {
     let name = "a_missing_right_is_a_condition_with_the_command_that_gives_it";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use e2e::kubernetes::{Access, ControlPlane, eventually_within};
+use e2e::kubernetes::{Access, ApiServer, eventually_within};
 use http::{Method, Request};
 use kube::{
     Api, Client, Config,
@@ -374,7 +374,7 @@ pub async fn quiet(operator: &Operator) {
 }
 
 /// Applies the manifests of a file.
-pub fn kubectl_apply(plane: &ControlPlane, file: &Path) {
+pub fn kubectl_apply(plane: &ApiServer, file: &Path) {
     let done = plane
         .kubectl()
         .args(["apply", "-f"])
