@@ -296,6 +296,22 @@ fn visited(
     })
 }
 
+/// A controller of what is in `store`; it looks at everything again when a watch may have missed
+/// something.
+fn controller<K>(
+    ctx: &Ctx,
+    objects: impl Stream<Item = watcher::Result<K>> + Send + 'static,
+    store: Store<K>,
+) -> Controller<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    Controller::for_stream(objects, store)
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .trigger_backoff(NoPause)
+        .reconcile_all_on(ctx.watches.anew())
+}
+
 fn cache_tiers(ctx: &Arc<Ctx>, scope: Option<&str>) -> impl Future<Output = ()> + use<> {
     let (store, tiers) = reflected(ctx, scope, cache_tier::gone);
     let (users, sharers) = (store.clone(), store.clone());
@@ -307,10 +323,7 @@ fn cache_tiers(ctx: &Arc<Ctx>, scope: Option<&str>) -> impl Future<Output = ()> 
         "{},app.kubernetes.io/component in (redis,sentinel)",
         names::TIER
     );
-    Controller::for_stream(tiers, store)
-        .with_config(Config::default().concurrency(CONCURRENCY))
-        .trigger_backoff(NoPause)
-        .reconcile_all_on(ctx.watches.anew())
+    controller(ctx, tiers, store)
         .reconcile_on(visited(ctx, scope))
         .watches_stream(
             children::<StatefulSet>(ctx, scope, names::TIER),
@@ -350,10 +363,7 @@ fn session_policies(ctx: &Arc<Ctx>, scope: Option<&str>) -> impl Future<Output =
     let (bound, siblings) = (policies.clone(), policies.clone());
     let tiers = watch::events(watches, api::<Guarded>(ctx, scope), scope, any());
     let others = watch::events(watches, api::<Policy>(ctx, scope), scope, any());
-    Controller::for_stream(own, policies)
-        .with_config(Config::default().concurrency(CONCURRENCY))
-        .trigger_backoff(NoPause)
-        .reconcile_all_on(watches.anew())
+    controller(ctx, own, policies)
         .watches_stream(tiers.touched_objects(), move |tier| {
             policies_of(&bound, tier.namespace().as_deref(), &tier.name_any())
         })
