@@ -45,8 +45,13 @@ pub enum Unavailable {
     #[error("a cluster cannot run here: {0}")]
     NotPermitted(String),
     /// The cluster that the user names cannot be used.
-    #[error("{}: {1}", .0.display())]
-    Unusable(std::path::PathBuf, String),
+    #[error("{} cannot be used: {why}", .file.display())]
+    Unusable {
+        /// The kubeconfig file that leads to it.
+        file: std::path::PathBuf,
+        /// Why.
+        why: String,
+    },
     /// The test would do harm to a cluster that the harness has not started.
     #[error(
         "the cluster of {} is not the harness's own; unset PANNIER_E2E_KUBECONFIG to test on one that is",

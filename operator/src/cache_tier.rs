@@ -256,8 +256,7 @@ async fn converge(watched: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
     let mut tier = match object.0 {
         Ok(tier) => tier,
         Err(invalid) => {
-            let validator = Validator::cache_tier();
-            unreadable::tell::<CacheTier>(&ctx.client, &invalid, &validator).await?;
+            unreadable::tell::<CacheTier>(&ctx.client, &invalid, Validator::cache_tier).await?;
             return Ok(Action::await_change());
         }
     };

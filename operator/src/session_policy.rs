@@ -107,8 +107,8 @@ async fn converge(object: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
         match policy.0 {
             Ok(policy) => readable.push(policy),
             Err(invalid) if invalid.metadata.name.as_deref() == Some(&name) => {
-                let validator = Validator::session_policy();
-                unreadable::tell::<SessionPolicy>(&ctx.client, &invalid, &validator).await?;
+                let validator = Validator::session_policy;
+                unreadable::tell::<SessionPolicy>(&ctx.client, &invalid, validator).await?;
                 return Ok(Action::requeue(SAFETY));
             }
             Err(_) => {}

@@ -29,7 +29,7 @@ const NAMED: usize = 5;
 pub async fn tell<K>(
     client: &kube::Client,
     invalid: &InvalidObject,
-    validator: &Validator,
+    validator: fn() -> Validator,
 ) -> Result<(), ApiError>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -52,7 +52,7 @@ where
     })?;
     let Some(stored) = stored else { return Ok(()) };
     let stored = serde_json::to_value(stored).expect("an object of the API is JSON");
-    let findings = validator.check(&stored, None);
+    let findings = validator().check(&stored, None);
     let findings = findings.iter().take(NAMED);
     let mut problems: Vec<String> = findings
         .map(|finding| format!("{}: {}", finding.path, finding.message))

@@ -114,7 +114,10 @@ impl ApiServer {
 }
 
 fn cannot(file: &Path, why: &str) -> Unavailable {
-    Unavailable::Unusable(file.to_owned(), why.to_owned())
+    Unavailable::Unusable {
+        file: file.to_owned(),
+        why: why.to_owned(),
+    }
 }
 
 /// Address of the server that a kubeconfig file leads to, and whom to trust there, in PEM.
