@@ -52,11 +52,27 @@ test: ## Run every test, against real servers and clients (fetched first, nothin
 	exit $$status
 
 e2e: ## Run what takes long on a real cluster of three nodes, and print what it measured (needs root)
-	@echo "building (3 minutes the first time, Kubernetes 9 more), then about 15 minutes of tiers under load"
+	@echo "building (3 minutes the first time, Kubernetes 9 more), then about 15 minutes of tiers under load," \
+	  "then a thousand tiers (building the operator as users run it: 5 minutes the first time; 5 minutes)"
 	@cargo test --workspace --no-run
 	@$(TARGET)/debug/e2e-fetch
+ifeq ($(origin KUBECONFIG),command line)
+	@mkdir -p $(RESULTS) && : > $(RESULTS)/skipped
+	@status=0; \
+	export PANNIER_E2E_KUBECONFIG="$(abspath $(KUBECONFIG))"; \
+	PANNIER_OPERATOR_BIN=$(abspath $(TARGET))/debug/pannier-operator \
+	PANNIER_SKIP_LOG=$(abspath $(RESULTS))/skipped \
+	cargo test --workspace --no-fail-fast --test operator --test kubernetes --test injector --test live --test scenarios \
+	  -- --test-threads 4 || status=$$?; \
+	$(TARGET)/debug/e2e-sweep --borrowed || status=$$?; \
+	sort -u $(RESULTS)/skipped | sed 's/^/SKIPPED /'; \
+	exit $$status
+else
 	@PANNIER_OPERATOR_BIN=$(abspath $(TARGET))/debug/pannier-operator \
 	cargo test --workspace --test live --test scenarios -- --nocapture --test-threads 1
+	@cargo build --release --workspace --bin pannier-operator
+	@PANNIER_OPERATOR_BIN=$(abspath $(TARGET))/release/pannier-operator $(TARGET)/debug/operator-scale
+endif
 
 soak: ## Judge a million reads of each topology under faults (says first how long it takes)
 	@cargo build --release -p pannier-sidecar

@@ -155,7 +155,7 @@ pub struct CacheTierSpec {
     /// Other namespaces whose pods may use this tier, at most 64 names; each of them must agree
     /// by a label of its own. Default: only the tier's own namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")), extend("x-kubernetes-list-type" = "set"))]
     pub allowed_namespaces: Vec<String>,
 }
 

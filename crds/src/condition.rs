@@ -70,6 +70,12 @@ pub struct ReplicaStatus {
     pub pod: String,
     /// Whether it follows the primary.
     pub state: ReplicaState,
+    /// How many bytes of the primary's writes it has not got yet, when both were last asked: 0 for
+    /// less than 1 MiB, and never more than doubled or halved without being written anew. Absent
+    /// while one of them could not be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub lag_bytes: Option<i64>,
 }
 
 /// How a replica follows its primary.

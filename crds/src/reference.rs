@@ -57,6 +57,8 @@ pub fn fields() -> String {
             spec["description"].as_str().unwrap_or_default()
         );
         rows(&mut page, spec, "", not_yet);
+        page.push_str("\n| field of status | type | meaning |\n|---|---|---|\n");
+        rows(&mut page, &root["properties"]["status"], "", &[]);
     }
     page
 }

@@ -80,6 +80,14 @@ pub fn texts<const COUNT: u32, const LENGTH: u32>(schema: &mut Schema) {
     schema.insert("additionalProperties".to_owned(), text);
 }
 
+/// A map of at most `COUNT` texts that can be values of labels.
+pub fn labels<const COUNT: u32>(schema: &mut Schema) {
+    texts::<COUNT, 63>(schema);
+    let text = schema.get_mut("additionalProperties");
+    text.expect("texts have a schema")["pattern"] =
+        json!("^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?$");
+}
+
 fn finish(
     derived: &CustomResourceDefinition,
     reserved: Option<&str>,

@@ -5,6 +5,7 @@
 //! containers: everything that involves Redis. Everything that a run leaves behind is
 //! removed by [`sweep`], which also runs after a test process was killed.
 
+mod api_server;
 mod authority;
 pub mod binaries;
 mod client;
@@ -22,16 +23,18 @@ mod target;
 pub mod tools;
 
 pub use self::{
+    api_server::{ApiServer, LABEL, sweep as sweep_borrowed},
     binaries::Binaries,
     client::{
-        apply_crds, blocking, eventually, eventually_within, new_namespace, service_account_token,
+        apply_crds, apply_definitions, blocking, create_namespace, definitions, eventually,
+        eventually_within, new_namespace, send_strictly, service_account_token,
     },
     cluster::{Cluster, Forward, Node, PodNetwork, STORAGE_CLASS, is_ready},
     control_plane::{ControlPlane, ControlPlaneOptions},
     fault_proxy::{Call, Fault, FaultProxy, Verb},
     kubeconfig::Access,
     programs::NodePrograms,
-    target::Target,
+    target::{Target, named},
 };
 
 /// Why a test that needs Kubernetes cannot run on this machine.
@@ -43,6 +46,14 @@ pub enum Unavailable {
     /// The machine does not allow what a cluster needs.
     #[error("a cluster cannot run here: {0}")]
     NotPermitted(String),
+    /// The cluster that the user names cannot be used.
+    #[error("{} cannot be used: {why}", .file.display())]
+    Unusable {
+        /// The kubeconfig file that leads to it.
+        file: std::path::PathBuf,
+        /// Why.
+        why: String,
+    },
     /// The test would do harm to a cluster that the harness has not started.
     #[error(
         "the cluster of {} is not the harness's own; unset PANNIER_E2E_KUBECONFIG to test on one that is",

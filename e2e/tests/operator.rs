@@ -7,6 +7,8 @@
     reason = "in a test a panic is the report; clippy.toml covers only functions marked #[test]"
 )]
 
+#[path = "operator/deletion.rs"]
+mod deletion;
 #[path = "operator/faults.rs"]
 mod faults;
 #[path = "operator/fields.rs"]
@@ -19,6 +21,10 @@ mod policies;
 mod scale;
 #[path = "operator/sharing.rs"]
 mod sharing;
+#[path = "operator/stored.rs"]
+mod stored;
+#[path = "operator/values.rs"]
+mod values;
 #[path = "operator/world.rs"]
 mod world;
 
@@ -26,9 +32,7 @@ use std::{path::Path, time::Duration};
 
 use e2e::{
     environment::available,
-    kubernetes::{
-        ControlPlane, eventually, eventually_within, new_namespace, service_account_token,
-    },
+    kubernetes::{ApiServer, eventually, eventually_within, new_namespace, service_account_token},
 };
 use kube::{
     Client,
@@ -76,7 +80,7 @@ fn replicated() -> Vec<&'static str> {
 #[tokio::test]
 async fn each_topology_makes_its_objects_and_says_what_it_waits_for() {
     let name = "each_topology_makes_its_objects_and_says_what_it_waits_for";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;
@@ -146,7 +150,7 @@ fn edit(name: &str) -> Value {
 #[tokio::test]
 async fn every_owned_object_that_is_edited_or_deleted_is_repaired() {
     let name = "every_owned_object_that_is_edited_or_deleted_is_repaired";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;
@@ -195,7 +199,7 @@ async fn every_owned_object_that_is_edited_or_deleted_is_repaired() {
 #[tokio::test]
 async fn a_hundred_reconciles_of_a_settled_tier_write_nothing_and_keep_fields_of_others() {
     let name = "a_hundred_reconciles_of_a_settled_tier_write_nothing_and_keep_fields_of_others";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;
@@ -270,7 +274,7 @@ async fn reconcile_once(client: &Client, namespace: &str, operator: &Operator) {
 #[tokio::test]
 async fn a_tier_that_changed_equals_one_that_is_new() {
     let name = "a_tier_that_changed_equals_one_that_is_new";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;
@@ -306,7 +310,7 @@ async fn a_tier_that_changed_equals_one_that_is_new() {
 #[tokio::test]
 async fn what_is_wrong_is_a_condition_and_heals_when_it_is_put_right() {
     let name = "what_is_wrong_is_a_condition_and_heals_when_it_is_put_right";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;
@@ -359,7 +363,7 @@ async fn what_is_wrong_is_a_condition_and_heals_when_it_is_put_right() {
 #[tokio::test]
 async fn the_rights_of_the_manifests_suffice_and_a_missing_one_is_a_condition() {
     let name = "the_rights_of_the_manifests_suffice_and_a_missing_one_is_a_condition";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;
@@ -429,7 +433,7 @@ async fn cluster_role(client: &kube::Client, name: &str, rest: Value) {
 #[tokio::test]
 async fn of_two_installations_with_one_namespace_the_second_says_so_and_stops() {
     let name = "of_two_installations_with_one_namespace_the_second_says_so_and_stops";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;
@@ -438,20 +442,9 @@ async fn of_two_installations_with_one_namespace_the_second_says_so_and_stops() 
     tier(&client, &namespace, "t", json!({"topology": "None"})).await;
     let subject = (namespace.as_str(), "CacheTier", "t");
     condition(&client, subject, ("Ready", "True", "")).await;
-    let gvk = kube::core::GroupVersionKind::gvk("coordination.k8s.io", "v1", "Lease");
-    let resource = kube::api::ApiResource::from_gvk_with_plural(&gvk, "leases");
-    let leases: kube::Api<DynamicObject> =
-        kube::Api::namespaced_with(client.clone(), &namespace, &resource);
     // The Lease by which the first installation is known to live.
-    let lease = json!({
-        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-        "metadata": {"name": "pannier-operator"}, "spec": {"holderIdentity": "test"},
-    });
-    let params = PatchParams::apply("test");
-    leases
-        .patch("pannier-operator", &params, &Patch::Apply(&lease))
-        .await
-        .unwrap();
+    let lease = json!({"spec": {"holderIdentity": "test"}});
+    apply(&client, &namespace, "Lease", "pannier-operator", lease).await;
     let mut second = Operator::start_as(plane.access(), settings("another", &namespace), ALL).await;
     let reason = tokio::time::timeout(Duration::from_secs(20), second.stopped.recv())
         .await

@@ -6,7 +6,6 @@ use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    header,
     server::conn::http1,
     service::service_fn,
 };
@@ -16,6 +15,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     context::Ctx,
+    reply::{reply, text},
     settings::{Scope, Settings},
 };
 
@@ -126,17 +126,4 @@ fn state(ctx: &Ctx) -> Vec<u8> {
     let mut text = state.to_string().into_bytes();
     text.push(b'\n');
     text
-}
-
-fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    reply(status, "text/plain", text)
-}
-
-fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
-    response
 }

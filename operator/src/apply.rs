@@ -56,6 +56,18 @@ pub enum ApplyError {
     /// A call failed.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// An object of that name belongs to a tier of the same name that was deleted.
+    #[error(
+        "{kind} {namespace}/{name} belongs to a former tier of this name; waiting until Kubernetes has removed it"
+    )]
+    Former {
+        /// Its kind.
+        kind: String,
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
     /// An object of that name belongs to somebody else.
     #[error(
         "{kind} {namespace}/{name} exists and does not belong to this tier; delete or rename it, or give the tier another name"
@@ -126,6 +138,40 @@ impl Owner {
         }
     }
 
+    /// Whether an object belongs to an owner of the same kind and name that was there before: it is
+    /// on its way out, and nothing of it is taken over.
+    pub fn is_former_of<K: Resource>(&self, object: &K) -> bool {
+        let Self::Reference(owner) = self else {
+            return false;
+        };
+        object.owner_references().iter().any(|reference| {
+            reference.api_version == owner.api_version
+                && reference.kind == owner.kind
+                && reference.name == owner.name
+                && reference.uid != owner.uid
+        })
+    }
+
+    /// What to say about an object that is not ours.
+    pub fn stranger<K: Resource<DynamicType = ()>>(&self, object: &K) -> ApplyError {
+        let kind = K::kind(&()).into_owned();
+        let namespace = object.meta().namespace.clone().unwrap_or_default();
+        let name = object.meta().name.clone().unwrap_or_default();
+        if self.is_former_of(object) {
+            ApplyError::Former {
+                kind,
+                namespace,
+                name,
+            }
+        } else {
+            ApplyError::NotOurs {
+                kind,
+                namespace,
+                name,
+            }
+        }
+    }
+
     fn mark<K: Resource>(&self, object: &mut K) {
         match self {
             Self::Reference(owner) => *object.owner_references_mut() = vec![owner.clone()],
@@ -154,7 +200,7 @@ impl Applier<'_> {
                 return Ok(Applied::Terminating);
             }
             if !self.owner.owns(live) {
-                return Err(self.not_ours::<K>(&name));
+                return Err(self.owner.stranger(live));
             }
             if compare::covers(&to_json(live), &wanted) {
                 return Ok(Applied::Unchanged(live.clone()));
@@ -255,14 +301,6 @@ impl Applier<'_> {
             namespace: self.namespace.to_owned(),
             name: name.to_owned(),
             source,
-        }
-    }
-
-    fn not_ours<K: Child>(&self, name: &str) -> ApplyError {
-        ApplyError::NotOurs {
-            kind: K::kind(&()).into_owned(),
-            namespace: self.namespace.to_owned(),
-            name: name.to_owned(),
         }
     }
 }

@@ -21,7 +21,7 @@ pub mod validate;
 
 use std::{sync::Arc, time::Duration};
 
-use crds::CacheTier;
+use crds::{CacheTier, validate::Validator};
 use kube::{Api, Resource as _, ResourceExt as _, core::DeserializeGuard};
 use kube_runtime::controller::Action;
 use policy::names;
@@ -40,7 +40,7 @@ use crate::{
     apply::ApplyError,
     claim::ClaimError,
     context::Ctx,
-    random,
+    random, unreadable,
     visits::Found,
 };
 
@@ -73,12 +73,21 @@ pub struct Progress {
     pub observed: Observed,
     /// What the next steps wait for, and what did not work out, in sentences.
     pub waits: Vec<String>,
-    /// Whether old passwords are still accepted.
-    pub overlap: bool,
+    /// The passwords that every server should have, where some are run.
+    pub credentials: Option<Held>,
     /// Kinds whose changes are not told to the operator, and why.
     pub unwatched: Vec<String>,
     /// What the Redis behind it says.
     pub visited: Visited,
+}
+
+/// The passwords of a tier, without one of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// All of them as one short word, as the agents say it of what their servers accept.
+    pub generation: String,
+    /// Whether old ones are still accepted beside them.
+    pub overlap: bool,
 }
 
 /// What the Redis behind a tier says to a visitor.
@@ -163,6 +172,7 @@ impl Error {
         match self {
             Self::Api(error) | Self::Apply(ApplyError::Api(error)) => error.category().name(),
             Self::Apply(ApplyError::NotOurs { .. }) => "not-ours",
+            Self::Apply(ApplyError::Former { .. }) => "former-tier",
             Self::Refused(_) => "refused-spec",
             Self::Claim(_) => "claim",
         }
@@ -221,6 +231,14 @@ pub fn on_error(object: Arc<Guarded>, error: &Error, ctx: Arc<Ctx>) -> Action {
     Action::requeue(ctx.retries.failed(&key, asked))
 }
 
+/// Nothing is kept for a tier that is gone.
+pub fn gone(ctx: &Ctx, tier: &Guarded) {
+    ctx.visits.forget(&tier.uid().unwrap_or_default());
+    ctx.retries.forget(&key(tier));
+    // It may have gone with its namespace, which may come again without the Lease.
+    ctx.claims.forget(&tier.namespace().unwrap_or_default());
+}
+
 fn key(object: &Guarded) -> String {
     let namespace = object.namespace().unwrap_or_default();
     format!("{namespace}/{}", object.name_any())
@@ -228,24 +246,24 @@ fn key(object: &Guarded) -> String {
 
 async fn converge(watched: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
     let (namespace, name) = (watched.namespace().unwrap_or_default(), watched.name_any());
-    ctx.hold(&namespace).await?;
     // The watch may be behind: what is decided on is read now.
     let Some(object) = read(ctx, &namespace, &name).await? else {
-        ctx.visits.forget(&watched.uid().unwrap_or_default());
-        ctx.retries.forget(&key(watched));
+        gone(ctx, watched);
         return Ok(Action::await_change());
     };
+    if object.meta().deletion_timestamp.is_some() {
+        ctx.not_anothers(&namespace).await?;
+        ctx.visits.forget(&object.uid().unwrap_or_default());
+        return Ok(cleanup::cleanup(ctx, object.meta()).await?);
+    }
+    ctx.hold(&namespace).await?;
     let mut tier = match object.0 {
         Ok(tier) => tier,
         Err(invalid) => {
-            status::write_invalid(ctx, &invalid).await?;
+            unreadable::tell::<CacheTier>(&ctx.client, &invalid, Validator::cache_tier).await?;
             return Ok(Action::await_change());
         }
     };
-    if tier.meta().deletion_timestamp.is_some() {
-        ctx.visits.forget(&tier.uid().unwrap_or_default());
-        return Ok(cleanup::cleanup(ctx, &tier).await?);
-    }
     if tier.annotations().get(names::PAUSED).map(String::as_str) == Some("true") {
         status::write_paused(ctx, &tier).await?;
         return Ok(Action::requeue(SAFETY));
@@ -256,7 +274,7 @@ async fn converge(watched: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
     let progress = result?;
     written?;
     if progress.written.sharing.places().is_empty() {
-        cleanup::remove_finalizer(ctx, &tier).await?;
+        cleanup::remove_finalizer(ctx, tier.meta()).await?;
     }
     Ok(Action::requeue(progress.pause()))
 }
@@ -266,10 +284,10 @@ async fn bring_about(ctx: &Ctx, tier: &mut CacheTier) -> Result<Progress, Error>
     let wanted = validate::validate(tier, &found, &ctx.settings)?; // pure
     let sharing = Sharing::decide(tier, &found); // pure
     if !sharing.places().is_empty() {
-        cleanup::add_finalizer(ctx, tier).await?; // client
+        cleanup::add_finalizer(ctx, tier.meta()).await?; // client
         status::write_places(ctx, tier, sharing.places()).await?; // client
     }
-    let observed = observe::observe(ctx, &wanted).await?; // client
+    let observed = observe::observe(ctx, &wanted, &found.sets).await?; // client
     plan::refuse(&wanted, &observed)?; // pure
     let mut plan = plan::plan(&wanted, &observed, &found.shards()); // pure
     let held = match wanted.servers() {
@@ -280,9 +298,12 @@ async fn bring_about(ctx: &Ctx, tier: &mut CacheTier) -> Result<Progress, Error>
     let resources = build::build(&wanted, &plan, passwords); // pure
     let written = Box::pin(apply::apply(ctx, &wanted, sharing, resources)).await?; // client
     let mut waits = std::mem::take(&mut plan.waits);
-    let mut overlap = false;
+    let mut credentials = None;
     if let (Some(servers), Some((passwords, version))) = (wanted.servers(), &held) {
-        overlap = passwords.overlap();
+        credentials = Some(Held {
+            generation: passwords.generation(servers.open),
+            overlap: passwords.overlap(),
+        });
         let mounted = [&written.mounted[..], version.as_slice()]
             .concat()
             .join("-");
@@ -310,7 +331,7 @@ async fn bring_about(ctx: &Ctx, tier: &mut CacheTier) -> Result<Progress, Error>
         written,
         observed,
         waits,
-        overlap,
+        credentials,
         unwatched: {
             let shares = !tier.spec.allowed_namespaces.is_empty();
             ctx.watches.refused(&namespace, shares)

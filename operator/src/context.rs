@@ -65,11 +65,19 @@ impl Ctx {
     /// ends.
     pub async fn hold(&self, namespace: &str) -> Result<(), ClaimError> {
         let held = self.claims.hold(&self.client, &self.settings, namespace);
-        held.await.inspect_err(|error| {
-            if matches!(error, ClaimError::Taken { .. }) {
-                self.end(error.to_string());
-            }
-        })
+        held.await.inspect_err(|error| self.end_if_taken(error))
+    }
+
+    /// As [`Self::hold`], for what only ends: nothing is claimed.
+    pub async fn not_anothers(&self, namespace: &str) -> Result<(), ClaimError> {
+        let ours = self.claims.check(&self.client, &self.settings, namespace);
+        ours.await.inspect_err(|error| self.end_if_taken(error))
+    }
+
+    fn end_if_taken(&self, error: &ClaimError) {
+        if matches!(error, ClaimError::Taken { .. }) {
+            self.end(error.to_string());
+        }
     }
 
     /// Ends the process in an orderly way; the first reason is the one that is told.

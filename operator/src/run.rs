@@ -232,10 +232,12 @@ fn any() -> watcher::Config {
     watcher::Config::default().any_semantic()
 }
 
-/// The resources of a kind, kept for looking up who is concerned by a change of something else.
+/// The resources of a kind, kept for looking up who is concerned by a change of something else;
+/// `gone` is called for those that went.
 fn reflected<K>(
-    ctx: &Ctx,
+    ctx: &Arc<Ctx>,
     scope: Option<&str>,
+    gone: fn(&Ctx, &K),
 ) -> (
     Store<K>,
     impl Stream<Item = watcher::Result<K>> + Send + use<K>,
@@ -251,6 +253,13 @@ where
 {
     let (store, writer) = reflector::store();
     let events = watch::events(&ctx.watches, api::<K>(ctx, scope), scope, any());
+    let ending = Arc::clone(ctx);
+    // What is gone is not reconciled any more.
+    let events = events.inspect(move |event| {
+        if let Ok(watcher::Event::Delete(object)) = event {
+            gone(&ending, object);
+        }
+    });
     let slim = events.modify(|object| object.managed_fields_mut().clear());
     (store, reflector(writer, slim).applied_objects())
 }
@@ -287,8 +296,24 @@ fn visited(
     })
 }
 
+/// A controller of what is in `store`; it looks at everything again when a watch may have missed
+/// something.
+fn controller<K>(
+    ctx: &Ctx,
+    objects: impl Stream<Item = watcher::Result<K>> + Send + 'static,
+    store: Store<K>,
+) -> Controller<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    Controller::for_stream(objects, store)
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .trigger_backoff(NoPause)
+        .reconcile_all_on(ctx.watches.anew())
+}
+
 fn cache_tiers(ctx: &Arc<Ctx>, scope: Option<&str>) -> impl Future<Output = ()> + use<> {
-    let (store, tiers) = reflected(ctx, scope);
+    let (store, tiers) = reflected(ctx, scope, cache_tier::gone);
     let (users, sharers) = (store.clone(), store.clone());
     let policies = watch::events(&ctx.watches, api::<Policy>(ctx, scope), scope, any());
     let namespaces = Api::<PartialObjectMeta<Namespace>>::all(ctx.client.clone());
@@ -298,10 +323,7 @@ fn cache_tiers(ctx: &Arc<Ctx>, scope: Option<&str>) -> impl Future<Output = ()> 
         "{},app.kubernetes.io/component in (redis,sentinel)",
         names::TIER
     );
-    Controller::for_stream(tiers, store)
-        .with_config(Config::default().concurrency(CONCURRENCY))
-        .trigger_backoff(NoPause)
-        .reconcile_all_on(ctx.watches.anew())
+    controller(ctx, tiers, store)
         .reconcile_on(visited(ctx, scope))
         .watches_stream(
             children::<StatefulSet>(ctx, scope, names::TIER),
@@ -337,14 +359,11 @@ fn cache_tiers(ctx: &Arc<Ctx>, scope: Option<&str>) -> impl Future<Output = ()> 
 
 fn session_policies(ctx: &Arc<Ctx>, scope: Option<&str>) -> impl Future<Output = ()> + use<> {
     let watches = &ctx.watches;
-    let (policies, own) = reflected::<Policy>(ctx, scope);
+    let (policies, own) = reflected::<Policy>(ctx, scope, session_policy::gone);
     let (bound, siblings) = (policies.clone(), policies.clone());
     let tiers = watch::events(watches, api::<Guarded>(ctx, scope), scope, any());
     let others = watch::events(watches, api::<Policy>(ctx, scope), scope, any());
-    Controller::for_stream(own, policies)
-        .with_config(Config::default().concurrency(CONCURRENCY))
-        .trigger_backoff(NoPause)
-        .reconcile_all_on(watches.anew())
+    controller(ctx, own, policies)
         .watches_stream(tiers.touched_objects(), move |tier| {
             policies_of(&bound, tier.namespace().as_deref(), &tier.name_any())
         })

@@ -5,7 +5,7 @@ pub mod judge;
 
 use std::{sync::Arc, time::Duration};
 
-use crds::{CacheTier, SessionPolicy, condition::Status};
+use crds::{CacheTier, SessionPolicy, condition::Status, validate::Validator};
 use kube::{Api, Resource as _, ResourceExt as _, api::ListParams, core::DeserializeGuard};
 use kube_runtime::controller::Action;
 
@@ -15,7 +15,7 @@ use crate::{
     claim::ClaimError,
     conditions::{self, Fact},
     context::Ctx,
-    report,
+    report, unreadable,
     write_status::write_status,
 };
 
@@ -69,6 +69,12 @@ pub fn on_error(object: Arc<Guarded>, error: &Error, ctx: Arc<Ctx>) -> Action {
     Action::requeue(ctx.retries.failed(&key(&object), asked))
 }
 
+/// Nothing is kept for a policy that is gone.
+pub fn gone(ctx: &Ctx, policy: &Guarded) {
+    ctx.retries.forget(&key(policy));
+    ctx.claims.forget(&policy.namespace().unwrap_or_default());
+}
+
 fn key(object: &Guarded) -> String {
     let namespace = object.namespace().unwrap_or_default();
     format!("SessionPolicy {namespace}/{}", object.name_any())
@@ -76,7 +82,6 @@ fn key(object: &Guarded) -> String {
 
 async fn converge(object: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    ctx.hold(&namespace).await?;
     let failed = |verb, kind: &str, name: &str| {
         let (kind, name, namespace) = (kind.to_owned(), name.to_owned(), namespace.clone());
         move |source| ApiError {
@@ -90,25 +95,26 @@ async fn converge(object: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
     let policies: Api<Guarded> = Api::namespaced(ctx.client.clone(), &namespace);
     let listed = policies.list(&ListParams::default()).await;
     let listed = listed.map_err(failed("list", "SessionPolicy", ""))?;
+    let there =
+        |policy: &Guarded| policy.name_any() == name && policy.meta().deletion_timestamp.is_none();
+    if !listed.items.iter().any(there) {
+        gone(ctx, object);
+        return Ok(Action::await_change());
+    }
+    ctx.hold(&namespace).await?;
     let mut readable = Vec::new();
     for policy in listed.items {
         match policy.0 {
             Ok(policy) => readable.push(policy),
             Err(invalid) if invalid.metadata.name.as_deref() == Some(&name) => {
-                let message = format!(
-                    "the stored resource does not fit this version of the operator: {}; apply it again",
-                    invalid.error
-                );
-                tracing::warn!(namespace, name, message, "a SessionPolicy cannot be read");
+                let validator = Validator::session_policy;
+                unreadable::tell::<SessionPolicy>(&ctx.client, &invalid, validator).await?;
                 return Ok(Action::requeue(SAFETY));
             }
             Err(_) => {}
         }
     }
-    let Some(policy) = readable
-        .iter()
-        .find(|policy| policy.name_any() == name && policy.meta().deletion_timestamp.is_none())
-    else {
+    let Some(policy) = readable.iter().find(|policy| policy.name_any() == name) else {
         return Ok(Action::await_change());
     };
     let tier_name = &policy.spec.cache_tier_ref.name;
@@ -118,7 +124,7 @@ async fn converge(object: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
         .await
         .map_err(failed("get", "CacheTier", tier_name))?;
     let found = Found {
-        tier: tier.and_then(|tier| tier.0.ok()),
+        tier: tier.map(|tier| tier.0.map_err(|invalid| invalid.error)),
         others: readable
             .iter()
             .filter(|other| other.name_any() != name)

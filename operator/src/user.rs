@@ -1,6 +1,8 @@
 //! The ACL users that every server and Sentinel of a tier has: the operator makes their passwords,
 //! the agents give them their rights.
 
+use crate::fingerprint;
+
 /// A user of the servers and Sentinels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum User {
@@ -27,4 +29,20 @@ impl User {
             Self::Sidecar => "sidecar",
         }
     }
+}
+
+/// A user, the password to use, and the one that is still accepted.
+pub type Accepted<'a> = (User, Option<&'a str>, Option<&'a str>);
+
+/// What a tier's users log in with, as one short word: the operator makes it of the Secret, each
+/// agent of what its server was seen to accept, so that a server which still lags behind is told
+/// from one that is done. It is a hash over the passwords of all users, which are random but for
+/// the one that a person may have given, and says nothing about any of them. `open` is whether apps
+/// need none.
+pub fn generation<'a>(open: bool, accepted: impl IntoIterator<Item = Accepted<'a>>) -> String {
+    let users: Vec<_> = accepted
+        .into_iter()
+        .map(|(user, current, previous)| (user.name(), current, previous))
+        .collect();
+    fingerprint::of(&(open, users))
 }

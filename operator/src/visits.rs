@@ -34,6 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const EVERY: Duration = Duration::from_secs(20);
 /// Figures are not told more often.
 const FIGURES: Duration = Duration::from_mins(1);
+/// Nobody has asked for so long: the tier is gone, and its end was not told. Tiers that are there are
+/// reconciled more often.
+const FORGOTTEN: Duration = Duration::from_mins(30);
 /// Tiers that wait to be reconciled; more wait for their next visit.
 const NEWS: usize = 1024;
 
@@ -79,6 +82,8 @@ pub struct Visits {
 
 struct Visited {
     place: Arc<Place>,
+    /// When somebody last asked for it.
+    asked: Instant,
     /// When to look again; `None` while somebody looks.
     due: Option<Instant>,
     told: Option<(Found, Instant)>,
@@ -104,6 +109,7 @@ impl Visits {
         if let Some(visited) = tiers.get_mut(uid)
             && *visited.place == place
         {
+            visited.asked = Instant::now();
             return visited.told.clone().map(|(found, _)| found);
         }
         // What is known of another place, or by another login, says nothing of this one; but the
@@ -119,6 +125,7 @@ impl Visits {
         let answer = told.clone().map(|(found, _)| found);
         let visited = Visited {
             place: Arc::new(place),
+            asked: Instant::now(),
             due: Some(Instant::now()),
             told,
         };
@@ -131,6 +138,11 @@ impl Visits {
     /// Nobody asks for a tier any longer.
     pub fn forget(&self, uid: &str) {
         self.tiers.lock().remove(uid);
+    }
+
+    /// How many places are visited.
+    pub fn count(&self) -> usize {
+        self.tiers.lock().len()
     }
 
     /// Namespace and name of tiers of which there is something new to tell. Who reads too slowly
@@ -175,6 +187,7 @@ impl Visits {
     fn take_due(&self, count: usize) -> Vec<(String, Arc<Place>)> {
         let now = Instant::now();
         let mut tiers = self.tiers.lock();
+        tiers.retain(|_, visited| now.duration_since(visited.asked) < FORGOTTEN);
         let due = tiers
             .iter_mut()
             .filter(|(_, visited)| visited.due.is_some_and(|due| due <= now));
@@ -229,6 +242,31 @@ mod tests {
                 ..SidecarsStatus::default()
             }),
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_that_nobody_asks_for_any_longer_is_not_visited() {
+        let visits = Visits::default();
+        let place = |tier: &str| Place {
+            namespace: "shop".to_owned(),
+            tier: tier.to_owned(),
+            upstream: Upstream::at("redis.example".to_owned(), 6379),
+            username: None,
+            password: None,
+            sentinel_password: None,
+            database: 0,
+            prefix: String::new(),
+            generation: 1,
+        };
+        visits.look("gone", place("gone"));
+        visits.look("there", place("there"));
+        tokio::time::advance(FORGOTTEN / 2).await;
+        visits.look("there", place("there"));
+        tokio::time::advance(FORGOTTEN / 2).await;
+        let due = visits.take_due(10);
+        assert_eq!(due.len(), 1);
+        assert_eq!(due[0].0, "there");
+        assert_eq!(visits.count(), 1);
     }
 
     #[tokio::test(start_paused = true)]

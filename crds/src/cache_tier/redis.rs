@@ -30,7 +30,10 @@ pub struct Redis {
     pub engine: Option<Engine>,
     /// Image of the server. Default: the one that the operator was installed with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
+    #[schemars(
+        length(min = 1, max = 512),
+        regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._/:@-]*[A-Za-z0-9])?$")
+    )]
     pub image: Option<String>,
     /// Number of shards of a Cluster, 3 to 500. Default: 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -205,7 +208,7 @@ pub struct Tls {
     pub client_certificate_secret_name: Option<String>,
     /// Name to expect in the server's certificate. Default: the host of the URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[A-Za-z0-9.:_-]+$"))]
     pub server_name: Option<String>,
 }
 
@@ -231,7 +234,10 @@ pub struct Persistence {
     pub size: Option<ByteSize>,
     /// Storage class of the volumes; it cannot change. Default: the cluster's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
+    )]
     pub storage_class_name: Option<String>,
     /// What happens to the volumes when the tier is deleted. Default: Retain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -311,7 +317,7 @@ pub struct Backup {
 pub struct Pod {
     /// Further labels, at most 32. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(transform = crate::schema::texts::<32, 63>)]
+    #[schemars(transform = crate::schema::labels::<32>)]
     pub labels: BTreeMap<String, String>,
     /// Further annotations, at most 32. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -319,7 +325,7 @@ pub struct Pod {
     pub annotations: BTreeMap<String, String>,
     /// Labels of the nodes to run on, at most 32. Default: any node.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(transform = crate::schema::texts::<32, 63>)]
+    #[schemars(transform = crate::schema::labels::<32>)]
     pub node_selector: BTreeMap<String, String>,
     /// Taints of nodes to accept, at most 16. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -327,11 +333,20 @@ pub struct Pod {
     pub tolerations: Vec<Toleration>,
     /// Name of the priority class. Default: the cluster's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
+    )]
     pub priority_class_name: Option<String>,
     /// Names of the Secrets with which the image is pulled, at most 8. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8), inner(length(min = 1, max = 253)))]
+    #[schemars(
+        length(max = 8),
+        inner(
+            length(min = 1, max = 253),
+            regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
+        )
+    )]
     pub image_pull_secrets: Vec<String>,
     /// CPU of the server container; its memory is redis.memory. Default: 100m reserved, or limits.cpu where that is given; no limit. Each Sentinel reserves 50m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -344,14 +359,22 @@ pub struct Pod {
 pub struct Toleration {
     /// Key of the taint. Default: all keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 316))]
+    #[schemars(
+        length(max = 316),
+        regex(
+            pattern = r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
+        )
+    )]
     pub key: Option<String>,
     /// Equal compares the value, Exists does not. Default: Equal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator: Option<TolerationOperator>,
     /// Value of the taint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 63))]
+    #[schemars(
+        length(max = 63),
+        regex(pattern = r"^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?$")
+    )]
     pub value: Option<String>,
     /// Effect of the taint. Default: all effects.
     #[serde(default, skip_serializing_if = "Option::is_none")]

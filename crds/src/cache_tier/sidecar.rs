@@ -12,7 +12,10 @@ use super::Resources;
 pub struct Sidecar {
     /// Image of the injected container. Default: the one that the operator was installed with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
+    #[schemars(
+        length(min = 1, max = 512),
+        regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._/:@-]*[A-Za-z0-9])?$")
+    )]
     pub image: Option<String>,
     /// CPU and memory of the injected container. Without a limit of memory it is made to fit
     /// local.memory: a quarter more and 48Mi. Default: 20m of CPU without a limit, and that memory.

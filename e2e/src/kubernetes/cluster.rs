@@ -39,6 +39,7 @@ use super::{
     product::{Product, REGISTRY},
     run::Run,
     sweep,
+    target::must_be_ours,
 };
 use crate::{
     Engine, debian::FetchError, environment::unusable, process::Process, sidecar::build_static,
@@ -93,6 +94,7 @@ impl Cluster {
         turn: impl FnOnce() -> Result<File, Unavailable>,
     ) -> Result<Self, Unavailable> {
         assert!((1..=NODES).contains(&nodes), "1 to 3 nodes: {nodes}");
+        must_be_ours()?;
         if !geteuid().is_root() {
             return Err(Unavailable::NotPermitted(
                 "run the tests as root".to_owned(),

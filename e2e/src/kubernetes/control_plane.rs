@@ -17,6 +17,7 @@ use super::{
     client::{apply_crds, blocking},
     kubeconfig::Access,
     run::Run,
+    target::must_be_ours,
 };
 use crate::{ports, process::Process, server::loopback, wait};
 
@@ -72,6 +73,7 @@ impl ControlPlane {
 
     /// As [`Self::start`] with further flags.
     pub fn start_with(options: ControlPlaneOptions) -> Result<Self, Unavailable> {
+        must_be_ours()?;
         let api_port = ports::free();
         let site = Site {
             namespace: None,

@@ -26,12 +26,23 @@ pub enum Target {
     Borrowed(PathBuf),
 }
 
+/// The kubeconfig file that the user names.
+pub fn named() -> Option<PathBuf> {
+    let file = std::env::var_os(VARIABLE).filter(|file| !file.is_empty());
+    file.map(PathBuf::from)
+}
+
+/// For what only a Kubernetes of our own can be used for: nobody means it when another is named.
+pub(super) fn must_be_ours() -> Result<(), Unavailable> {
+    named().map_or(Ok(()), |file| Err(Unavailable::NotOurs(file)))
+}
+
 impl Target {
     /// The cluster that the user names, else ours.
     pub fn get() -> Result<Self, Unavailable> {
-        std::env::var_os(VARIABLE).map_or_else(
+        named().map_or_else(
             || Cluster::shared().map(Self::Own),
-            |file| Ok(Self::Borrowed(file.into())),
+            |file| Ok(Self::Borrowed(file)),
         )
     }
 

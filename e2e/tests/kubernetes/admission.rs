@@ -3,9 +3,9 @@
 
 use e2e::{
     environment::available,
-    kubernetes::{ControlPlane, new_namespace},
+    kubernetes::{ApiServer, new_namespace, send_strictly},
 };
-use kube::{Client, client::Body};
+use kube::Client;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -43,40 +43,10 @@ const KINDS: [Judged; 2] = [
     },
 ];
 
-/// One request with strict field validation; the message of the refusal, if it is refused.
-async fn send(
-    client: &Client,
-    method: &str,
-    path: &str,
-    dry: bool,
-    body: &Value,
-) -> Option<String> {
-    let dry = if dry { "&dryRun=All" } else { "" };
-    let request = http::Request::builder()
-        .method(method)
-        .uri(format!("{path}?fieldValidation=Strict{dry}"))
-        .header("content-type", "application/json")
-        .body(Body::from(serde_json::to_vec(body).unwrap()))
-        .unwrap();
-    let answer = client.send(request).await.unwrap();
-    let accepted = answer.status().is_success();
-    let text = http_body_text(answer.into_body()).await;
-    if accepted {
-        return None;
-    }
-    let status: Value = serde_json::from_str(&text).unwrap();
-    Some(status["message"].as_str().unwrap().to_owned())
-}
-
-async fn http_body_text(body: Body) -> String {
-    let bytes = body.collect_bytes().await.unwrap();
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
 #[tokio::test]
 async fn the_api_server_judges_every_case_as_the_local_check_does() {
     let test = "the_api_server_judges_every_case_as_the_local_check_does";
-    let Some(plane) = available(test, ControlPlane::shared()) else {
+    let Some(plane) = available(test, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;
@@ -102,15 +72,15 @@ async fn the_api_server_judges_every_case_as_the_local_check_does() {
                 })
             };
             let verdict = if let Some(old) = &case.old {
-                let refused = send(&client, "POST", &all, false, &object(old)).await;
+                let refused = send_strictly(&client, "POST", &all, false, &object(old)).await;
                 assert_eq!(refused, None, "{kind}, {}: the old one", case.name);
                 let one = format!("{all}/{name}");
                 let mut changed = object(&case.spec);
                 // An update has to say which version it changes.
                 changed["metadata"]["resourceVersion"] = version(&client, &one).await;
-                send(&client, "PUT", &one, true, &changed).await
+                send_strictly(&client, "PUT", &one, true, &changed).await
             } else {
-                send(&client, "POST", &all, true, &object(&case.spec)).await
+                send_strictly(&client, "POST", &all, true, &object(&case.spec)).await
             };
             judged += 1;
             if let Some(complaint) = complaint(case, verdict.as_deref()) {

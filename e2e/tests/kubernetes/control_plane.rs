@@ -5,7 +5,8 @@ use std::{path::Path, process::Command, time::Duration};
 use e2e::{
     environment::available,
     kubernetes::{
-        ControlPlane, Target, apply_crds, eventually, new_namespace, service_account_token, sweep,
+        ApiServer, ControlPlane, Target, apply_crds, eventually, new_namespace,
+        service_account_token, sweep, sweep_borrowed,
     },
     process::{Folder, Process},
     until,
@@ -146,6 +147,46 @@ async fn a_cluster_that_the_user_names_is_used_and_its_nodes_are_left_alone() {
     assert!(refused.unwrap().contains("PANNIER_E2E_KUBECONFIG"));
 }
 
+#[tokio::test]
+async fn a_borrowed_api_server_is_reached_by_an_account_of_its_own_and_swept_in_the_end() {
+    let test = "a_borrowed_api_server_is_reached_by_an_account_of_its_own_and_swept_in_the_end";
+    // One of its own: namespaces of other tests would be swept too.
+    let Some(plane) = available(test, ControlPlane::start()) else {
+        return;
+    };
+    let borrowed = ApiServer::borrow(plane.kubeconfig()).unwrap();
+    assert_ne!(borrowed.access().token, plane.access().token);
+    let client = borrowed.client().await;
+    let namespace = new_namespace(&client, "borrowed").await;
+    let mut kubectl = borrowed.kubectl();
+    let tiers = kubectl.args(["get", "cachetiers", "-A"]).output().unwrap();
+    assert!(tiers.status.success(), "{tiers:?}");
+    let removed = sweep_borrowed(plane.kubeconfig()).await.unwrap();
+    assert!(
+        removed.contains(&format!("namespace {namespace}")),
+        "{removed:?}"
+    );
+    let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(plane.client().await);
+    for name in [namespace.as_str(), "pannier-e2e"] {
+        eventually(&format!("{name} is gone"), || async {
+            namespaces
+                .get_opt(name)
+                .await
+                .unwrap()
+                .is_none()
+                .then_some(())
+        })
+        .await;
+    }
+    until("the account has no rights any longer", || {
+        let tiers = borrowed
+            .kubectl()
+            .args(["get", "cachetiers", "-A"])
+            .output();
+        (!tiers.unwrap().status.success()).then_some(())
+    });
+}
+
 #[test]
 fn nothing_is_left_of_a_dropped_control_plane() {
     let test = "nothing_is_left_of_a_dropped_control_plane";
@@ -189,6 +230,7 @@ fn nothing_is_left_of_a_killed_run() {
         "the process that is killed",
         Command::new(std::env::current_exe().unwrap())
             .args(["--exact", name])
+            .env_remove("PANNIER_E2E_KUBECONFIG")
             .env("PANNIER_TEST_FOLDER_FILE", &told),
         &files.path().join("log"),
     );

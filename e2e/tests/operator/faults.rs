@@ -8,7 +8,7 @@ use std::{
 
 use e2e::{
     environment::available,
-    kubernetes::{Call, ControlPlane, Fault, FaultProxy, Verb, eventually_within, new_namespace},
+    kubernetes::{ApiServer, Call, Fault, FaultProxy, Verb, eventually_within, new_namespace},
 };
 use kube::{
     Client,
@@ -27,7 +27,7 @@ use crate::{
 const MINUTE: Duration = Duration::from_mins(1);
 
 /// The objects of a Replicated tier that nothing disturbed.
-async fn undisturbed(plane: &ControlPlane, client: &Client) -> BTreeMap<String, String> {
+async fn undisturbed(plane: &ApiServer, client: &Client) -> BTreeMap<String, String> {
     let namespace = new_namespace(client, "calm").await;
     let operator = Operator::start(plane.access(), &namespace, ALL).await;
     tier(client, &namespace, "t", json!({"topology": "Replicated"})).await;
@@ -41,7 +41,7 @@ async fn whatever_way_calls_fail_the_objects_are_the_same_in_the_end_and_nothing
 {
     let name =
         "whatever_way_calls_fail_the_objects_are_the_same_in_the_end_and_nothing_is_written_twice";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;
@@ -62,7 +62,7 @@ async fn whatever_way_calls_fail_the_objects_are_the_same_in_the_end_and_nothing
 }
 
 async fn disturbed(
-    plane: &ControlPlane,
+    plane: &ApiServer,
     client: &Client,
     wanted: &BTreeMap<String, String>,
     (verb, fault, percent, times): (Verb, Fault, usize, usize),
@@ -159,7 +159,7 @@ fn gaps(calls: &[Call], method: &str, path: &str) -> Vec<Duration> {
 #[tokio::test]
 async fn a_tier_whose_calls_fail_is_tried_ever_more_rarely_while_others_go_on() {
     let name = "a_tier_whose_calls_fail_is_tried_ever_more_rarely_while_others_go_on";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;
@@ -232,7 +232,7 @@ async fn a_tier_whose_calls_fail_is_tried_ever_more_rarely_while_others_go_on() 
 #[tokio::test]
 async fn what_happened_while_no_watch_worked_is_made_up_for() {
     let name = "what_happened_while_no_watch_worked_is_made_up_for";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;
@@ -299,7 +299,7 @@ async fn what_happened_while_no_watch_worked_is_made_up_for() {
 #[tokio::test]
 async fn lists_of_the_past_delete_nothing_of_a_tier_that_was_made_anew() {
     let name = "lists_of_the_past_delete_nothing_of_a_tier_that_was_made_anew";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;
@@ -364,7 +364,7 @@ async fn lists_of_the_past_delete_nothing_of_a_tier_that_was_made_anew() {
 #[tokio::test]
 async fn events_that_are_lost_are_made_up_for_by_the_next_one() {
     let name = "events_that_are_lost_are_made_up_for_by_the_next_one";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;
@@ -399,7 +399,7 @@ async fn events_that_are_lost_are_made_up_for_by_the_next_one() {
 #[tokio::test]
 async fn a_call_or_a_watch_that_is_forbidden_is_a_condition_and_ends_when_it_is_allowed() {
     let name = "a_call_or_a_watch_that_is_forbidden_is_a_condition_and_ends_when_it_is_allowed";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use e2e::{
     environment::available,
-    kubernetes::{ControlPlane, apply_crds, eventually_within, new_namespace},
+    kubernetes::{ApiServer, ControlPlane, apply_crds, eventually_within, new_namespace},
 };
 use kube::{Client, ResourceExt as _};
 use operator::settings::Scope;
@@ -335,7 +335,7 @@ fn changes() -> Vec<(&'static str, Value, Value)> {
     changes
 }
 
-fn spec(on: &str, change: &Value) -> Value {
+pub fn spec(on: &str, change: &Value) -> Value {
     let mut spec =
         json!({"environment": "Test", "redis": {"topology": on[..1].to_uppercase() + &on[1..]}});
     if on == "external" {
@@ -345,7 +345,7 @@ fn spec(on: &str, change: &Value) -> Value {
     spec
 }
 
-fn merge(into: &mut Value, change: &Value) {
+pub fn merge(into: &mut Value, change: &Value) {
     match (into, change) {
         (Value::Object(into), Value::Object(change)) => {
             for (key, value) in change {
@@ -420,7 +420,7 @@ fn every_field_of_the_schema_is_changed_or_has_a_reason() {
 }
 
 /// What tiers of this table name.
-async fn secrets(client: &Client, namespace: &str) {
+pub async fn secrets(client: &Client, namespace: &str) {
     for name in ["one", "two"] {
         let all = json!({"stringData": {
             "url": format!("redis://u:{name}@redis-{name}.example"),
@@ -493,7 +493,7 @@ async fn a_tier_whose_field_was_changed_equals_one_that_is_new_with_it() {
 #[tokio::test]
 async fn a_bad_value_changes_nothing_and_its_revert_heals() {
     let name = "a_bad_value_changes_nothing_and_its_revert_heals";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;

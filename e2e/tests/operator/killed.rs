@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use e2e::{
     environment::available,
-    kubernetes::{ControlPlane, eventually_within, new_namespace},
+    kubernetes::{ApiServer, eventually_within, new_namespace},
 };
 use futures_util::{StreamExt as _, stream};
 use kube::{
@@ -73,7 +73,7 @@ fn owner(object: &DynamicObject) -> Option<String> {
 }
 
 /// The state before the change.
-async fn before(plane: &ControlPlane, client: &Client, change: Change) -> (String, String) {
+async fn before(plane: &ApiServer, client: &Client, change: Change) -> (String, String) {
     let own = new_namespace(client, "killed").await;
     let other = new_namespace(client, "copies").await;
     let label = json!({"metadata": {"labels": {format!("tiers-from.pannier.dev/{own}"): "allow"}}});
@@ -118,7 +118,7 @@ async fn is_seen(client: &Client, own: &str) -> bool {
 
 /// Kills at one write and lets another operator go on; whether there was such a write.
 async fn kill_at(
-    plane: &ControlPlane,
+    plane: &ApiServer,
     client: &Client,
     change: Change,
     limit: usize,
@@ -163,7 +163,7 @@ fn own_part(wanted: &BTreeMap<String, String>) -> BTreeMap<String, String> {
 }
 
 async fn killed_at_any_write(test: &str, change: Change, least: usize) {
-    let Some(plane) = available(test, ControlPlane::shared()) else {
+    let Some(plane) = available(test, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;

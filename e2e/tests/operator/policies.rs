@@ -3,7 +3,7 @@
 
 use e2e::{
     environment::available,
-    kubernetes::{ControlPlane, new_namespace},
+    kubernetes::{ApiServer, new_namespace},
 };
 use kube::{Client, api::DeleteParams};
 use serde_json::json;
@@ -21,7 +21,7 @@ async fn policy(client: &Client, namespace: &str, name: &str, tier: &str) {
 #[tokio::test]
 async fn a_policy_is_bound_while_its_tier_is_there_and_says_what_is_missing() {
     let name = "a_policy_is_bound_while_its_tier_is_there_and_says_what_is_missing";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;
@@ -51,7 +51,7 @@ async fn a_policy_is_bound_while_its_tier_is_there_and_says_what_is_missing() {
 #[tokio::test]
 async fn of_two_policies_of_one_tier_both_say_so_and_the_older_is_bound() {
     let name = "of_two_policies_of_one_tier_both_say_so_and_the_older_is_bound";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;
@@ -87,7 +87,7 @@ async fn of_two_policies_of_one_tier_both_say_so_and_the_older_is_bound() {
 #[tokio::test]
 async fn a_policy_tells_whether_its_tier_may_drop_sessions() {
     let name = "a_policy_tells_whether_its_tier_may_drop_sessions";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use e2e::{
     environment::available,
-    kubernetes::{ControlPlane, eventually_within, new_namespace, service_account_token},
+    kubernetes::{ApiServer, eventually_within, new_namespace, service_account_token},
 };
 use kube::{
     Client,
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// A tier of `own` that other namespaces may use.
-async fn shared(client: &Client, own: &str, allowed: &[&str]) {
+pub async fn shared(client: &Client, own: &str, allowed: &[&str]) {
     let secret = json!({"stringData": {"url": "redis://u:p@redis.example/1"}});
     apply(client, own, "Secret", "r", secret).await;
     let spec = json!({"spec": {
@@ -30,7 +30,7 @@ async fn shared(client: &Client, own: &str, allowed: &[&str]) {
 }
 
 /// Sets or removes the label by which a namespace agrees.
-async fn agree(client: &Client, other: &str, own: &str, agrees: bool) {
+pub async fn agree(client: &Client, other: &str, own: &str, agrees: bool) {
     let value = if agrees { json!("allow") } else { Value::Null };
     let label = format!("tiers-from.pannier.dev/{own}");
     let patch = json!({"metadata": {"labels": {label: value}}});
@@ -57,7 +57,7 @@ async fn copies(client: &Client, namespace: &str) -> Vec<DynamicObject> {
     found
 }
 
-async fn wait_for_copies(client: &Client, namespace: &str, count: usize) -> Vec<DynamicObject> {
+pub async fn wait_for_copies(client: &Client, namespace: &str, count: usize) -> Vec<DynamicObject> {
     let what = format!("{count} copies in {namespace}");
     eventually_within(std::time::Duration::from_mins(1), &what, || async {
         let found = copies(client, namespace).await;
@@ -69,7 +69,7 @@ async fn wait_for_copies(client: &Client, namespace: &str, count: usize) -> Vec<
 #[tokio::test]
 async fn copies_are_where_both_sides_agree_and_end_with_the_consent_of_either() {
     let name = "copies_are_where_both_sides_agree_and_end_with_the_consent_of_either";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;
@@ -142,7 +142,7 @@ async fn copies_are_where_both_sides_agree_and_end_with_the_consent_of_either() 
 #[tokio::test]
 async fn an_object_of_a_stranger_is_neither_taken_over_nor_swept() {
     let name = "an_object_of_a_stranger_is_neither_taken_over_nor_swept";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;
@@ -180,7 +180,7 @@ async fn an_object_of_a_stranger_is_neither_taken_over_nor_swept() {
 #[tokio::test]
 async fn a_missing_right_is_a_condition_with_the_command_that_gives_it() {
     let name = "a_missing_right_is_a_condition_with_the_command_that_gives_it";
-    let Some(plane) = available(name, ControlPlane::shared()) else {
+    let Some(plane) = available(name, ApiServer::shared()) else {
         return;
     };
     let client = plane.client().await;

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use e2e::kubernetes::{Access, ControlPlane, eventually_within};
+use e2e::kubernetes::{Access, ApiServer, eventually_within};
 use http::{Method, Request};
 use kube::{
     Api, Client, Config,
@@ -172,6 +172,8 @@ pub fn resource(kind: &str) -> ApiResource {
         "PodDisruptionBudget" => ("policy", "v1", "poddisruptionbudgets"),
         "ConfigMap" => ("", "v1", "configmaps"),
         "Pod" => ("", "v1", "pods"),
+        "PersistentVolumeClaim" => ("", "v1", "persistentvolumeclaims"),
+        "Lease" => ("coordination.k8s.io", "v1", "leases"),
         "Secret" => ("", "v1", "secrets"),
         "Service" => ("", "v1", "services"),
         "ServiceAccount" => ("", "v1", "serviceaccounts"),
@@ -372,7 +374,7 @@ pub async fn quiet(operator: &Operator) {
 }
 
 /// Applies the manifests of a file.
-pub fn kubectl_apply(plane: &ControlPlane, file: &Path) {
+pub fn kubectl_apply(plane: &ApiServer, file: &Path) {
     let done = plane
         .kubectl()
         .args(["apply", "-f"])

@@ -144,13 +144,9 @@ pub async fn write_passwords(
         field_manager: Some(policy::names::FIELD_MANAGER.to_owned()),
         ..PostParams::default()
     };
-    let owned = found.is_none_or(|secret| Owner::Reference(tier.owner.clone()).owns(secret));
-    if !owned {
-        return Err(ApplyError::NotOurs {
-            kind: "Secret".to_owned(),
-            namespace: names.namespace.clone(),
-            name: names.auth(),
-        });
+    let owner = Owner::Reference(tier.owner.clone());
+    if let Some(stranger) = found.filter(|secret| !owner.owns(*secret)) {
+        return Err(owner.stranger(stranger));
     }
     let content = |data| {
         let mut secret = Secret {

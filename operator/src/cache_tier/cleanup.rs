@@ -4,8 +4,8 @@
 
 use crds::CacheTier;
 use kube::{
-    Api, ResourceExt as _,
-    api::{Patch, PatchParams},
+    Api,
+    api::{ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams},
 };
 use kube_runtime::controller::Action;
 use serde_json::json;
@@ -20,15 +20,14 @@ use crate::{
 /// Longest time for which copies that cannot be removed hold up a deletion.
 const PATIENCE: i64 = 120;
 
-/// Removes the copies, then the finalizer.
-pub async fn cleanup(ctx: &Ctx, tier: &CacheTier) -> Result<Action, ApplyError> {
-    let name = tier.name_any();
-    if !tier.finalizers().iter().any(|held| held == FINALIZER) {
+/// Removes the copies, then the finalizer. Of the tier only its metadata is needed.
+pub async fn cleanup(ctx: &Ctx, tier: &ObjectMeta) -> Result<Action, ApplyError> {
+    if !is_held(tier) {
         return Ok(Action::await_change());
     }
-    let uid = tier.uid().unwrap_or_default();
-    let places = tier.status.clone().unwrap_or_default().shared_with;
-    for namespace in places {
+    let name = tier.name.clone().unwrap_or_default();
+    let uid = tier.uid.clone().unwrap_or_default();
+    for namespace in places(ctx, tier).await? {
         let removed = sharing::remove(ctx, &uid, &format!("{name}-sidecar"), &namespace).await;
         let Err(error) = removed else { continue };
         let forbidden =
@@ -46,8 +45,36 @@ pub async fn cleanup(ctx: &Ctx, tier: &CacheTier) -> Result<Action, ApplyError> 
     Ok(Action::await_change())
 }
 
-fn overdue(tier: &CacheTier) -> bool {
-    let since = tier.metadata.deletion_timestamp.as_ref();
+/// Where copies are or may be. Read without the types of this version: a tier that does not fit them
+/// must be free to go too.
+async fn places(ctx: &Ctx, tier: &ObjectMeta) -> Result<Vec<String>, ApiError> {
+    let namespace = tier.namespace.as_deref().unwrap_or_default();
+    let name = tier.name.as_deref().unwrap_or_default();
+    let resource = ApiResource::erase::<CacheTier>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(ctx.client.clone(), namespace, &resource);
+    let found = api.get_opt(name).await.map_err(|source| ApiError {
+        verb: "get",
+        kind: "CacheTier".to_owned(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        source,
+    })?;
+    let found = found.filter(|found| found.metadata.uid == tier.uid);
+    let places = found.map(|found| found.data["status"]["sharedWith"].clone());
+    let places = places.as_ref().and_then(serde_json::Value::as_array);
+    let places = places.into_iter().flatten();
+    Ok(places
+        .filter_map(|place| place.as_str().map(ToOwned::to_owned))
+        .collect())
+}
+
+fn is_held(tier: &ObjectMeta) -> bool {
+    let mut finalizers = tier.finalizers.iter().flatten();
+    finalizers.any(|held| held == FINALIZER)
+}
+
+fn overdue(tier: &ObjectMeta) -> bool {
+    let since = tier.deletion_timestamp.as_ref();
     since.is_some_and(|since| {
         let now = k8s_openapi::jiff::Timestamp::now();
         now.duration_since(since.0).as_secs() > PATIENCE
@@ -55,35 +82,35 @@ fn overdue(tier: &CacheTier) -> bool {
 }
 
 /// Adds the finalizer before the first copy is made.
-pub async fn add_finalizer(ctx: &Ctx, tier: &CacheTier) -> Result<(), ApiError> {
-    if tier.finalizers().iter().any(|held| held == FINALIZER) {
+pub async fn add_finalizer(ctx: &Ctx, tier: &ObjectMeta) -> Result<(), ApiError> {
+    if is_held(tier) {
         return Ok(());
     }
-    let mut finalizers = tier.finalizers().to_vec();
+    let mut finalizers = tier.finalizers.clone().unwrap_or_default();
     finalizers.push(FINALIZER.to_owned());
     patch(ctx, tier, &finalizers).await
 }
 
 /// Removes the finalizer when there is no copy any more.
-pub async fn remove_finalizer(ctx: &Ctx, tier: &CacheTier) -> Result<(), ApiError> {
-    if !tier.finalizers().iter().any(|held| held == FINALIZER) {
+pub async fn remove_finalizer(ctx: &Ctx, tier: &ObjectMeta) -> Result<(), ApiError> {
+    if !is_held(tier) {
         return Ok(());
     }
-    let mut finalizers = tier.finalizers().to_vec();
+    let mut finalizers = tier.finalizers.clone().unwrap_or_default();
     finalizers.retain(|held| held != FINALIZER);
     patch(ctx, tier, &finalizers).await
 }
 
 /// The whole list, as it was read: the resource version refuses what others changed meanwhile.
-async fn patch(ctx: &Ctx, tier: &CacheTier, finalizers: &[String]) -> Result<(), ApiError> {
-    let namespace = tier.namespace().unwrap_or_default();
+async fn patch(ctx: &Ctx, tier: &ObjectMeta, finalizers: &[String]) -> Result<(), ApiError> {
+    let namespace = tier.namespace.clone().unwrap_or_default();
     let api: Api<CacheTier> = Api::namespaced(ctx.client.clone(), &namespace);
     let patch = json!({"metadata": {
-        "uid": tier.uid(),
-        "resourceVersion": tier.resource_version(),
+        "uid": tier.uid,
+        "resourceVersion": tier.resource_version,
         "finalizers": finalizers,
     }});
-    let name = tier.name_any();
+    let name = tier.name.clone().unwrap_or_default();
     match api
         .patch_metadata(&name, &PatchParams::default(), &Patch::Merge(&patch))
         .await

@@ -10,11 +10,11 @@ use k8s_openapi::api::{
     apps::v1::StatefulSet,
     core::v1::{Namespace, Secret as ApiSecret},
 };
-use kube::{Api, ResourceExt as _, api::ListParams};
+use kube::{Api, Resource as _, ResourceExt as _, api::ListParams};
 use policy::names;
 
 use super::object_names::ObjectNames;
-use crate::{api_error::ApiError, context::Ctx};
+use crate::{api_error::ApiError, apply::Owner, context::Ctx};
 
 /// What a tier refers to, and what is there of it.
 #[derive(Clone, Debug, Default)]
@@ -25,13 +25,14 @@ pub struct Found {
     pub sessions: Vec<SessionPolicy>,
     /// Whether each of the namespaces that it allows agrees.
     pub namespaces: Vec<(String, Consent)>,
-    /// The sets of its servers and Sentinels, by name.
+    /// The sets of its servers and Sentinels, by name. Those of a former tier of the same name, on
+    /// their way out, say nothing about this one.
     pub sets: BTreeMap<String, StatefulSet>,
-    /// The Secret with the passwords.
+    /// The Secret with the passwords, whoever it belongs to.
     pub auth: Option<ApiSecret>,
-    /// The Secret of the sidecars.
+    /// The Secret of the sidecars, if it is the tier's.
     pub sidecar: Option<ApiSecret>,
-    /// The Secret for clients without a sidecar.
+    /// The Secret for clients without a sidecar, if it is the tier's.
     pub binding: Option<ApiSecret>,
 }
 
@@ -84,10 +85,14 @@ pub async fn dereference(ctx: &Ctx, tier: &CacheTier) -> Result<Found, ApiError>
         }
     }
     if has_servers(tier) {
-        found.sets = sets(ctx, &namespace, &names.tier).await?;
+        found.sets = sets(ctx, tier, &namespace).await?;
         found.auth = secret(ctx, &namespace, &names.auth()).await?;
-        found.sidecar = secret(ctx, &namespace, &names.sidecar()).await?;
-        found.binding = secret(ctx, &namespace, &names.binding()).await?;
+        let owner = tier.controller_owner_ref(&()).map(Owner::Reference);
+        let ours = |secret: &ApiSecret| owner.as_ref().is_some_and(|owner| owner.owns(secret));
+        let sidecar = secret(ctx, &namespace, &names.sidecar()).await?;
+        found.sidecar = sidecar.filter(ours);
+        let binding = secret(ctx, &namespace, &names.binding()).await?;
+        found.binding = binding.filter(ours);
     }
     Ok(found)
 }
@@ -133,11 +138,12 @@ async fn sessions(ctx: &Ctx, namespace: &str, tier: &str) -> Result<Vec<SessionP
 
 async fn sets(
     ctx: &Ctx,
+    tier: &CacheTier,
     namespace: &str,
-    tier: &str,
 ) -> Result<BTreeMap<String, StatefulSet>, ApiError> {
     let api: Api<StatefulSet> = Api::namespaced(ctx.client.clone(), namespace);
-    let selector = format!("{}={tier}", names::TIER);
+    let selector = format!("{}={}", names::TIER, tier.name_any());
+    let owner = tier.controller_owner_ref(&()).map(Owner::Reference);
     let listed = api.list(&ListParams::default().labels(&selector)).await;
     let listed = listed.map_err(|source| ApiError {
         verb: "list",
@@ -149,6 +155,7 @@ async fn sets(
     Ok(listed
         .items
         .into_iter()
+        .filter(|set| owner.as_ref().is_some_and(|owner| owner.owns(set)))
         .map(|set| (set.name_any(), set))
         .collect())
 }

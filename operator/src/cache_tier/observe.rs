@@ -4,10 +4,14 @@
 //! never reads as empty or as a replica.
 
 pub mod agent;
+#[cfg(test)]
+pub(super) mod samples;
 pub mod volumes;
 
+use std::collections::BTreeMap;
+
 use futures_util::future::join_all;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::Pod};
 use kube::{Api, ResourceExt as _, api::ListParams};
 use policy::names;
 
@@ -172,8 +176,25 @@ fn is_overdue(pod: &Pod) -> bool {
     })
 }
 
-/// Looks at the pods of a tier and asks their agents.
-pub async fn observe(ctx: &Ctx, tier: &ValidatedTier) -> Result<Observed, ApiError> {
+/// Whether a pod is one of the tier's. One that belongs to another set is of a former tier of the
+/// same name, or a stranger with our labels; one that belongs to nobody will be taken in by its set.
+fn is_ours(pod: &Pod, sets: &BTreeMap<String, StatefulSet>) -> bool {
+    let mut owners = pod.owner_references().iter();
+    match owners.find(|owner| owner.controller == Some(true)) {
+        Some(owner) => {
+            let mut sets = sets.values();
+            sets.any(|set| set.metadata.uid.as_ref() == Some(&owner.uid))
+        }
+        None => true,
+    }
+}
+
+/// Looks at the pods of a tier and asks their agents. `sets` are those of the tier.
+pub async fn observe(
+    ctx: &Ctx,
+    tier: &ValidatedTier,
+    sets: &BTreeMap<String, StatefulSet>,
+) -> Result<Observed, ApiError> {
     if tier.servers().is_none() {
         return Ok(Observed::default());
     }
@@ -188,7 +209,8 @@ pub async fn observe(ctx: &Ctx, tier: &ValidatedTier) -> Result<Observed, ApiErr
         name: String::new(),
         source,
     })?;
-    let pods = listed.items.iter().filter_map(ObservedPod::of);
+    let ours = listed.items.iter().filter(|pod| is_ours(pod, sets));
+    let pods = ours.filter_map(ObservedPod::of);
     let asked = pods.map(|(component, mut pod)| async move {
         if let Some(address) = &pod.address {
             pod.view = agent::ask(address, &pod.name, &tier.uid).await;

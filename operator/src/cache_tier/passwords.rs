@@ -12,6 +12,7 @@ use kube::ResourceExt as _;
 use policy::names::{self, secret_file};
 
 use super::{dereference::Found, validate::Servers};
+use crate::user;
 pub use crate::user::User;
 
 /// Annotation of the Secret: the value of the tier's annotation that was obeyed last.
@@ -55,6 +56,15 @@ impl Passwords {
     /// Whether some old password is still accepted.
     pub fn overlap(&self) -> bool {
         self.0.values().any(|slots| slots.previous.is_some())
+    }
+
+    /// All of them as one short word, as the agents say it once their servers have them.
+    pub fn generation(&self, open: bool) -> String {
+        let all = self.0.iter().map(|(user, slots)| {
+            let current = Some(slots.current.as_str());
+            (*user, current, slots.previous.as_deref())
+        });
+        user::generation(open, all)
     }
 
     fn data(&self) -> BTreeMap<String, ByteString> {

@@ -10,7 +10,7 @@ use crds::{
     CacheTier,
     condition::{CacheTierStatus, Condition, ResolvedStatus},
 };
-use kube::{Resource as _, ResourceExt as _, core::error_boundary::InvalidObject};
+use kube::{Resource as _, ResourceExt as _};
 use policy::names;
 use serde_json::Value;
 
@@ -64,40 +64,6 @@ pub async fn write_paused(ctx: &Ctx, tier: &CacheTier) -> Result<(), ApiError> {
         ..before.clone()
     };
     put(ctx, tier, &before, status).await
-}
-
-/// Writes that a stored resource does not fit its schema: it is older or newer than this operator.
-pub async fn write_invalid(ctx: &Ctx, invalid: &InvalidObject) -> Result<(), ApiError> {
-    let InvalidObject { error, metadata } = invalid;
-    let message = format!(
-        "the stored resource does not fit this version of the operator: {error}; apply it again in the form of the installed CustomResourceDefinition"
-    );
-    tracing::warn!(
-        namespace = metadata.namespace,
-        name = metadata.name,
-        message,
-        "a CacheTier cannot be read"
-    );
-    // Its own status may be what does not fit: conditions are taken as they are, and times with
-    // them cannot be known. The same text is not written twice within a reconcile's pause.
-    let facts = vec![
-        Fact::fails(type_::READY, "Unreadable", message.clone()),
-        Fact::fails(type_::RECONCILING, "Unreadable", ""),
-        Fact::holds(type_::STALLED, "Unreadable", message),
-    ];
-    let since = metadata
-        .creation_timestamp
-        .as_ref()
-        .map_or_else(now, |created| created.0.to_string());
-    let conditions = conditions::merge(&[], facts, &[], metadata.generation, &since);
-    let status = CacheTierStatus {
-        observed_generation: metadata.generation,
-        conditions,
-        ..CacheTierStatus::default()
-    };
-    let namespace = metadata.namespace.clone().unwrap_or_default();
-    let name = metadata.name.clone().unwrap_or_default();
-    patch(ctx, &namespace, &name, metadata.uid.as_deref(), &status).await
 }
 
 /// Writes down where copies will be, before one is made.
@@ -157,7 +123,7 @@ fn of_progress(
             primary.map(|_| now.to_owned())
         }),
         primary: judge::primary(progress),
-        replicas: judge::replicas(progress),
+        replicas: judge::replicas(progress, &before.replicas),
         sidecars: match &progress.visited {
             Visited::Never => None,
             Visited::NotYet => before.sidecars.clone(),
@@ -187,12 +153,23 @@ fn of_failure(
             facts.push(Fact::fails(type_::RECONCILING, "NameTaken", ""));
             facts.push(Fact::holds(type_::STALLED, "NameTaken", message));
         }
+        Error::Apply(ApplyError::Former { .. }) => {
+            facts.push(Fact::fails(type_::READY, "FormerTier", message.clone()));
+            facts.push(Fact::holds(type_::RECONCILING, "FormerTier", message));
+            facts.push(Fact::fails(type_::STALLED, "Retrying", ""));
+        }
+        // It is tried again, and refused again until somebody changes something.
+        error if error.api().map(ApiError::category) == Some(Category::Refused) => {
+            facts.push(Fact::fails(type_::READY, "ApiRefused", message.clone()));
+            facts.push(Fact::fails(type_::RECONCILING, "ApiRefused", ""));
+            facts.push(Fact::holds(type_::STALLED, "ApiRefused", message));
+        }
         error => {
             let reason = reason(error);
             // A hiccup of the API server is not one of the tier: Ready stays as it was, unless
             // it speaks of another generation.
             let settled = before.observed_generation == tier.metadata.generation;
-            if reason == "Forbidden" || reason == "ApiRefused" || !settled {
+            if reason == "Forbidden" || !settled {
                 facts.push(Fact::fails(type_::READY, reason, message.clone()));
             }
             facts.push(Fact::holds(type_::RECONCILING, reason, message));

@@ -6,6 +6,7 @@
 //! `ValidatedTier`.
 
 mod change;
+mod values;
 
 use std::collections::BTreeMap;
 
@@ -24,8 +25,6 @@ use crate::settings::Settings;
 
 /// Sentinels of a Replicated tier.
 pub const SENTINELS: u32 = 3;
-/// A server needs so much for itself.
-const LEAST_MEMORY: ByteSize = ByteSize(32 << 20);
 
 /// A tier that can be.
 #[derive(Clone, Debug)]
@@ -258,12 +257,6 @@ fn servers(
                 .to_owned(),
         );
     }
-    if resolved.memory < LEAST_MEMORY {
-        sentences.push(format!(
-            "spec.redis.memory is {}; a server needs at least {LEAST_MEMORY}",
-            resolved.memory
-        ));
-    }
     let pod = redis.pod.clone().unwrap_or_default();
     let amounts = pod
         .resources
@@ -308,6 +301,7 @@ fn servers(
         config: redis.config.clone(),
         pod,
     };
+    sentences.extend(values::refused(&servers));
     sentences.extend(change::refused(&tier.name_any(), &servers, &found.sets));
     if sentences.is_empty() {
         Ok(servers)

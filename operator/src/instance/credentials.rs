@@ -129,7 +129,7 @@ impl Credentials {
             for one in &rules {
                 self.verify(one).await?;
             }
-            let generation = users::generation(&rules);
+            let generation = passwords.generation(config.open);
             info!(generation, "the server has the users of the tier's Secret");
             self.shared
                 .update(|state| state.credential_generation = Some(generation));

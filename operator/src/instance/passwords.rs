@@ -1,16 +1,12 @@
 //! The passwords of the tier's users, read from the mounted Secret: two slots each, so that a new
 //! one is valid everywhere before the old one goes (P10: never shown, only hashed).
 
-use std::{
-    collections::BTreeMap,
-    fmt::{self, Write as _},
-    fs, io,
-    path::Path,
-};
+use std::{collections::BTreeMap, fmt, fs, io, path::Path};
 
 use ring::digest::{SHA256, digest};
 
-pub use crate::user::User;
+use crate::user;
+pub use crate::{fingerprint::hex, user::User};
 
 /// A password. `Debug` shows that there is one; there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
@@ -68,15 +64,6 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Bytes in hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
-
 impl Slots {
     /// Current first.
     pub fn all(&self) -> impl Iterator<Item = &Secret> {
@@ -120,6 +107,15 @@ impl Passwords {
     /// What a user may log in with.
     pub fn of(&self, user: User) -> Slots {
         self.0.get(&user).cloned().unwrap_or_default()
+    }
+
+    /// All of them as one short word.
+    pub fn generation(&self, open: bool) -> String {
+        let all = self.0.iter().map(|(user, Slots { current, previous })| {
+            let current = current.as_ref().map(Secret::expose);
+            (*user, current, previous.as_ref().map(Secret::expose))
+        });
+        user::generation(open, all)
     }
 
     /// Whether `text` is a password of `user`. Hashes are compared, so that the time that it

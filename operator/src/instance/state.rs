@@ -49,7 +49,8 @@ pub struct State {
     pub config_mismatches: Vec<String>,
     /// Whether the server was asked for its configuration.
     pub config_verified: bool,
-    /// One short word for the passwords and rules that the running server was seen to have.
+    /// One short word for the passwords that the running server was seen to have; the operator makes
+    /// the same of the tier's Secret.
     pub credential_generation: Option<String>,
     /// Why the credentials could not be brought up to date.
     pub credential_error: Option<String>,

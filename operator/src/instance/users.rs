@@ -3,11 +3,9 @@
 //! Pure. The same rules go into the ACL file, for the next start, and into `ACL SETUSER`, for the
 //! running server: `ACL LOAD` of redis 7.0 disconnects every client of every user but `default`.
 
-use ring::digest::{SHA256, digest};
-
 use super::{
     config::Kind,
-    passwords::{Passwords, User, hex},
+    passwords::{Passwords, User},
 };
 
 /// What a program that was written for a Redis of its own may need: all but administration. The
@@ -90,16 +88,12 @@ pub fn file(rules: &[Rules]) -> String {
     })
 }
 
-/// What an ACL file holds as one short word: two servers with the same word accept the same
-/// passwords. It is made of hashes and says nothing about a password.
-pub fn generation(rules: &[Rules]) -> String {
-    hex(&digest(&SHA256, file(rules).as_bytes()).as_ref()[..8])
-}
-
 #[cfg(test)]
 mod tests {
+    use ring::digest::{SHA256, digest};
+
     use super::*;
-    use crate::instance::passwords::tests::passwords;
+    use crate::instance::passwords::{hex, tests::passwords};
 
     #[test]
     fn both_slots_are_valid_and_neither_is_written_in_clear() {
@@ -131,12 +125,5 @@ mod tests {
     fn a_user_without_a_password_is_off() {
         let rules = rules(Kind::Server, false, &Passwords::default());
         assert!(rules.iter().all(|one| one.words[0] == "off"));
-    }
-
-    #[test]
-    fn the_generation_changes_with_a_password_only() {
-        let of = |with| generation(&rules(Kind::Server, false, &passwords(with)));
-        assert_eq!(of(true), of(true));
-        assert_ne!(of(true), of(false));
     }
 }

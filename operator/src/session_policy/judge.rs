@@ -10,8 +10,8 @@ use crate::conditions::{Fact, type_};
 
 /// What a policy refers to, and what is there of it.
 pub struct Found<'a> {
-    /// The tier, if it is there.
-    pub tier: Option<CacheTier>,
+    /// The tier, if it is there, or why it cannot be read.
+    pub tier: Option<Result<CacheTier, String>>,
     /// The other policies that name the same tier.
     pub others: Vec<&'a SessionPolicy>,
 }
@@ -19,16 +19,24 @@ pub struct Found<'a> {
 /// The conditions of a policy.
 pub fn facts(policy: &SessionPolicy, found: &Found<'_>) -> Vec<Fact> {
     let name = &policy.spec.cache_tier_ref.name;
-    let Some(tier) = &found.tier else {
-        let message = format!(
-            "spec.cacheTierRef.name: there is no CacheTier {name:?} in this namespace; create it, or delete this policy"
-        );
-        return vec![
-            Fact::fails(type_::READY, "TierNotFound", message.clone()),
-            Fact::fails(type_::RECONCILING, "TierNotFound", ""),
-            Fact::holds(type_::STALLED, "TierNotFound", message.clone()),
-            Fact::fails(type_::BOUND, "TierNotFound", message),
-        ];
+    let tier = match &found.tier {
+        Some(Ok(tier)) => tier,
+        None => {
+            return unbound(
+                "TierNotFound",
+                &format!(
+                    "spec.cacheTierRef.name: there is no CacheTier {name:?} in this namespace; create it, or delete this policy"
+                ),
+            );
+        }
+        Some(Err(why)) => {
+            return unbound(
+                "TierUnreadable",
+                &format!(
+                    "spec.cacheTierRef.name: CacheTier {name:?} does not fit this version of the operator: {why}; apply it again"
+                ),
+            );
+        }
     };
     let winner = found
         .others
@@ -73,6 +81,15 @@ pub fn facts(policy: &SessionPolicy, found: &Found<'_>) -> Vec<Fact> {
         bound,
         conflict,
         evictable(tier),
+    ]
+}
+
+fn unbound(reason: &'static str, message: &str) -> Vec<Fact> {
+    vec![
+        Fact::fails(type_::READY, reason, message),
+        Fact::fails(type_::RECONCILING, reason, ""),
+        Fact::holds(type_::STALLED, reason, message),
+        Fact::fails(type_::BOUND, reason, message),
     ]
 }
 
@@ -185,7 +202,7 @@ mod tests {
         let new = policy("new", "2026-01-02T00:00:00Z");
         let tier = tier(&json!({"topology": "None"}));
         let seen = |others| Found {
-            tier: Some(tier.clone()),
+            tier: Some(Ok(tier.clone())),
             others,
         };
         let of_old = facts(&old, &seen(vec![&new]));
@@ -219,7 +236,7 @@ mod tests {
             (json!({"topology": "External"}), ConditionStatus::Unknown),
         ] {
             let found = Found {
-                tier: Some(tier(&redis)),
+                tier: Some(Ok(tier(&redis))),
                 others: Vec::new(),
             };
             let evictable = find(&facts(&policy, &found), type_::SESSIONS_EVICTABLE);

@@ -7,7 +7,6 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    header,
     server::conn::http1,
     service::service_fn,
 };
@@ -25,6 +24,7 @@ use super::{
     certificate::Served,
     handler::{Handler, Reply},
 };
+use crate::reply::{reply, text};
 
 /// A request of the API server has at most 3 MiB; escaped once more, in a review, less than this.
 const LARGEST: usize = 8 << 20;
@@ -172,17 +172,4 @@ async fn answer(
     };
     let Reply { status, kind, body } = handler.answer(&body).await;
     reply(status, kind, body)
-}
-
-fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    reply(status, "text/plain", text)
-}
-
-fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
-    response
 }

@@ -27,6 +27,7 @@ use crate::{
         validate::{Servers, ValidatedTier},
     },
     instance::names as names_file,
+    mount::mount,
 };
 
 /// User and group of all processes: that of redis and valkey in the usual images.
@@ -288,15 +289,6 @@ fn volume(name: &str) -> Volume {
     Volume {
         name: name.to_owned(),
         ..Volume::default()
-    }
-}
-
-fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
-    VolumeMount {
-        name: name.to_owned(),
-        mount_path: path.to_owned(),
-        read_only: read_only.then_some(true),
-        ..VolumeMount::default()
     }
 }
 

@@ -103,23 +103,12 @@ fn wait(why: String) -> Next {
 mod tests {
     use super::*;
     use crate::{
-        cache_tier::observe::View,
-        instance::state::{Role, Server, State},
+        cache_tier::observe::{View, samples},
+        instance::state::{Role, Server},
     };
 
     fn state(role: Role) -> View {
-        let mut state: State = serde_json::from_value(serde_json::json!({
-            "tier": "ns/t", "uid": "u", "kind": "Server", "pod": "p", "address": "a",
-            "version": "0", "phase": "Running", "ready": true, "notReady": null, "guard": "",
-            "past": {"initialised": true, "hasData": true, "epoch": 0, "offset": 0,
-                "replicationId": "", "wasPrimary": false, "clean": true},
-            "dataLost": null, "server": null,
-            "sentinels": {"total": 3, "answering": 3, "primary": null, "epoch": 0},
-            "frozen": null, "configHash": "", "configMismatches": [], "configVerified": true,
-            "credentialGeneration": null, "credentialError": null, "lastSwitchover": null,
-            "followed": 0,
-        }))
-        .unwrap();
+        let mut state = samples::state();
         state.server = Some(Server {
             role: Some(role),
             synced: true,
@@ -131,19 +120,8 @@ mod tests {
 
     fn pod(ordinal: u32, workload: &str, view: View) -> ObservedPod {
         ObservedPod {
-            name: format!("t-shard-0-{ordinal}"),
-            uid: format!("uid-{ordinal}"),
-            shard: 0,
-            ordinal,
-            address: Some(format!("10.0.0.{ordinal}")),
             workload: Some(workload.to_owned()),
-            mounted: None,
-            ready: true,
-            going: false,
-            begun: true,
-            node: None,
-            node_away: false,
-            view,
+            ..samples::pod("t-shard-0", ordinal, view)
         }
     }
 

@@ -5,8 +5,8 @@ use crds::condition::{ReplicaState, ReplicaStatus, SidecarsStatus};
 use super::topology;
 use crate::{
     cache_tier::{
-        Progress, Visited,
-        observe::{ObservedPod, volumes::Problem},
+        Held, Progress, Visited,
+        observe::{Observed, ObservedPod, volumes::Problem},
         validate::Behind,
     },
     conditions::{Fact, type_},
@@ -35,7 +35,12 @@ pub(super) fn facts(progress: &Progress) -> Vec<Fact> {
         facts.push(reachable(progress));
         facts.push(topology);
         facts.push(configured(progress));
-        facts.push(credentials(progress));
+        facts.extend(
+            progress
+                .credentials
+                .as_ref()
+                .map(|held| credentials(&progress.observed, held)),
+        );
         facts.extend(storage(progress));
         facts.extend(lost(progress));
     }
@@ -214,8 +219,9 @@ fn configured(progress: &Progress) -> Fact {
     }
 }
 
-fn credentials(progress: &Progress) -> Fact {
-    let observed = &progress.observed;
+/// Each server's word for the passwords that it was seen to accept is compared with that of the
+/// tier's Secret: servers that agree with each other may all be behind.
+fn credentials(observed: &Observed, held: &Held) -> Fact {
     let states: Vec<&State> = observed
         .servers
         .iter()
@@ -235,20 +241,32 @@ fn credentials(progress: &Progress) -> Fact {
     if !wrong.is_empty() {
         return Fact::fails(type_::CREDENTIALS_ROTATED, "Failed", wrong.join("; "));
     }
-    // Users of servers and of Sentinels have different rights, so their words differ.
-    let agree = |pods: &[ObservedPod]| {
-        let word = |pod: &ObservedPod| pod.state()?.credential_generation.clone();
-        let first = pods.first().and_then(word);
-        pods.is_empty() || (first.is_some() && pods.iter().all(|pod| word(pod) == first))
+    let has = |pod: &ObservedPod| {
+        let word = pod
+            .state()
+            .and_then(|state| state.credential_generation.as_ref());
+        word == Some(&held.generation)
     };
-    if observed.servers.is_empty() || !agree(&observed.servers) || !agree(&observed.sentinels) {
+    let behind: Vec<&str> = observed
+        .servers
+        .iter()
+        .chain(&observed.sentinels)
+        .filter(|pod| !has(pod))
+        .map(|pod| pod.name.as_str())
+        .collect();
+    if observed.servers.is_empty() || !behind.is_empty() {
+        let who = if behind.is_empty() {
+            "any server".to_owned()
+        } else {
+            behind.join(", ")
+        };
         return Fact::unknown(
             type_::CREDENTIALS_ROTATED,
             "UnderWay",
-            "not every server is known to have the current passwords yet",
+            format!("not known yet to have the current passwords: {who}"),
         );
     }
-    if progress.overlap {
+    if held.overlap {
         return Fact::fails(
             type_::CREDENTIALS_ROTATED,
             "Overlap",
@@ -305,8 +323,8 @@ pub(super) fn primary(progress: &Progress) -> Option<String> {
     primaries.next().is_none().then(|| primary.name.clone())
 }
 
-/// The other pods, and how they follow.
-pub(super) fn replicas(progress: &Progress) -> Vec<ReplicaStatus> {
+/// The other pods, and how they follow. `before` is what the status says of them.
+pub(super) fn replicas(progress: &Progress, before: &[ReplicaStatus]) -> Vec<ReplicaStatus> {
     let pods = &progress.observed.servers;
     let newest = pods
         .iter()
@@ -315,13 +333,30 @@ pub(super) fn replicas(progress: &Progress) -> Vec<ReplicaStatus> {
         .map(|server| server.offset);
     pods.iter()
         .filter(|pod| !pod.is_primary())
-        .map(|pod| ReplicaStatus {
-            pod: pod.name.clone(),
-            state: pod
-                .server()
-                .map_or(ReplicaState::Unknown, |server| follows(server, newest)),
+        .map(|pod| {
+            let server = pod.server();
+            let told = before.iter().find(|told| told.pod == pod.name);
+            let measured = server
+                .zip(newest)
+                .map(|(server, newest)| newest - server.offset);
+            ReplicaStatus {
+                pod: pod.name.clone(),
+                state: server.map_or(ReplicaState::Unknown, |server| follows(server, newest)),
+                lag_bytes: measured
+                    .map(|measured| lag(measured, told.and_then(|told| told.lag_bytes))),
+            }
         })
         .collect()
+}
+
+/// What is told of a lag. Under load it is another one at every look, and each write of the status
+/// leads to the next look: what was told stands until it is wrong by more than a factor of two.
+fn lag(measured: i64, told: Option<i64>) -> i64 {
+    match told {
+        Some(told) if told > 0 && (told / 2..=told.saturating_mul(2)).contains(&measured) => told,
+        _ if measured < NEAR => 0,
+        _ => measured,
+    }
 }
 
 fn follows(server: &Server, newest: Option<i64>) -> ReplicaState {
@@ -335,3 +370,6 @@ fn follows(server: &Server, newest: Option<i64>) -> ReplicaState {
         ReplicaState::InSync
     }
 }
+
+#[cfg(test)]
+mod tests;

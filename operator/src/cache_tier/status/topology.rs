@@ -106,23 +106,14 @@ fn lost_nodes<'a>(pods: impl Iterator<Item = &'a ObservedPod>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instance::state::State;
+    use crate::{cache_tier::observe::samples, instance::state::State};
 
     fn pod(view: View) -> ObservedPod {
         ObservedPod {
-            name: "t-shard-0-1".to_owned(),
-            uid: "u".to_owned(),
-            shard: 0,
-            ordinal: 1,
-            address: None,
-            workload: None,
-            mounted: None,
             ready: false,
             going: true,
-            begun: true,
             node: Some("node2".to_owned()),
-            node_away: false,
-            view,
+            ..samples::pod("t-shard-0", 1, view)
         }
     }
 

@@ -14,7 +14,10 @@ use k8s_openapi::{
 use policy::names::{self, secret_file};
 
 use super::{Changes, TOKEN_FOLDER, clients, folder};
-use crate::injector::decide::{Plan, There};
+use crate::{
+    injector::decide::{Plan, There},
+    mount::mount,
+};
 
 const CONFIG: &str = "pannier-config";
 const NO_TOKEN: &str = "pannier-no-token";
@@ -116,14 +119,5 @@ fn empty(name: &str) -> Volume {
             ..EmptyDirVolumeSource::default()
         }),
         ..Volume::default()
-    }
-}
-
-fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
-    VolumeMount {
-        name: name.to_owned(),
-        mount_path: path.to_owned(),
-        read_only: read_only.then_some(true),
-        ..VolumeMount::default()
     }
 }
