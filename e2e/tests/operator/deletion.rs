@@ -424,7 +424,7 @@ async fn only_the_object_that_was_read_is_deleted() {
     );
     assert!(applier.remove::<ConfigMap>("m").await.unwrap());
     assert_eq!(read().await, None);
-    make("somebody's", "1").await;
+    make("another", "1").await;
     assert!(!applier.remove::<ConfigMap>("m").await.unwrap());
     assert!(read().await.is_some());
 }
