@@ -335,7 +335,7 @@ fn changes() -> Vec<(&'static str, Value, Value)> {
     changes
 }
 
-pub fn spec(on: &str, change: &Value) -> Value {
+fn spec(on: &str, change: &Value) -> Value {
     let mut spec =
         json!({"environment": "Test", "redis": {"topology": on[..1].to_uppercase() + &on[1..]}});
     if on == "external" {
@@ -345,7 +345,7 @@ pub fn spec(on: &str, change: &Value) -> Value {
     spec
 }
 
-pub fn merge(into: &mut Value, change: &Value) {
+fn merge(into: &mut Value, change: &Value) {
     match (into, change) {
         (Value::Object(into), Value::Object(change)) => {
             for (key, value) in change {
@@ -420,7 +420,7 @@ fn every_field_of_the_schema_is_changed_or_has_a_reason() {
 }
 
 /// What tiers of this table name.
-pub async fn secrets(client: &Client, namespace: &str) {
+async fn secrets(client: &Client, namespace: &str) {
     for name in ["one", "two"] {
         let all = json!({"stringData": {
             "url": format!("redis://u:{name}@redis-{name}.example"),

@@ -58,7 +58,6 @@ async fn what_an_older_definition_has_stored_is_said_and_hinders_nobody() {
         ("extra", json!({"redis": none, "retired": {"field": 1}})),
         ("missing", json!({"environment": "Test"})),
         ("unknown", json!({"redis": {"topology": "Sharded"}})),
-        ("status", json!({"redis": none})),
         ("t", json!({"redis": {"topology": "Sharded"}})),
     ] {
         apply(
@@ -77,13 +76,6 @@ async fn what_an_older_definition_has_stored_is_said_and_hinders_nobody() {
         let spec = json!({"spec": spec});
         apply(&client, &namespace, "SessionPolicy", name, spec).await;
     }
-    status(
-        &client,
-        &namespace,
-        "status",
-        json!({"conditions": "none", "sidecars": 3}),
-    )
-    .await;
     a_held_one(&client, &namespace, &other).await;
     apply_crds(&client).await;
     let tiers = api(&client, "CacheTier", &namespace);
@@ -116,13 +108,6 @@ async fn what_an_older_definition_has_stored_is_said_and_hinders_nobody() {
             "{name}"
         );
     }
-    // A status that does not fit is written anew, and then nothing is in the way.
-    condition(
-        &client,
-        subject("CacheTier", "status"),
-        ("Ready", "True", "MemoryOnly"),
-    )
-    .await;
     let wanted = ("Stalled", "True", "Unreadable");
     condition(&client, subject("SessionPolicy", "no-tier"), wanted).await;
     let wanted = ("Stalled", "True", "TierUnreadable");
