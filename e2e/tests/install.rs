@@ -1,6 +1,11 @@
 //! The whole product on a real cluster, as a user has it: the chart, a tier, an app with a label; an
 //! upgrade, and what an uninstall leaves.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "in a test a panic is the report; clippy.toml covers only functions marked #[test]"
+)]
+
 use std::time::{Duration, Instant};
 
 use e2e::{

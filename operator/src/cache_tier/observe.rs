@@ -60,10 +60,8 @@ pub struct ObservedPod {
     pub going: bool,
     /// Whether its container has begun: one that has not holds no data in memory.
     pub begun: bool,
-    /// The node that it was given.
-    pub node: Option<String>,
-    /// Whether that node does not answer, as far as the API server shows it of the pod.
-    pub node_away: bool,
+    /// Its node, if that does not answer as far as the API server shows it of the pod.
+    pub lost_node: Option<String>,
     /// What its agent says.
     pub view: View,
 }
@@ -136,6 +134,7 @@ impl ObservedPod {
                 || ended.is_some_and(|ended| ended.terminated.is_some())
         });
         let annotation = |key: &str| pod.annotations().get(key).cloned();
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
         let observed = Self {
             uid: pod.uid()?,
             shard: shard.and_then(|shard| shard.parse().ok()).unwrap_or(0),
@@ -146,8 +145,7 @@ impl ObservedPod {
             ready,
             going: pod.metadata.deletion_timestamp.is_some(),
             begun,
-            node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
-            node_away: is_overdue(pod) || is_given_up(pod),
+            lost_node: node.filter(|_| is_overdue(pod) || is_given_up(pod)),
             view: View::Unknown("it has no address yet".to_owned()),
             name,
         };

@@ -184,9 +184,8 @@ impl Follower {
         } else {
             self.disputed = None;
         }
-        if role::has_contact(&seen) {
-            self.contact = Some(began);
-        }
+        let contact = role::contact(&seen).and_then(|age| began.checked_sub(age));
+        self.contact = self.contact.max(contact);
         let isolation = role::patience(self.shared.config.down_after_milliseconds);
         let frozen = match (server.role, role::step(&seen)) {
             (Some(Role::Primary), Step::Yield(to)) => {

@@ -12,8 +12,6 @@ use super::state::{Role, Sentinels, Server};
 /// So long may Sentinels go on naming the primary before: a replica that they have just promoted
 /// hears of it before they all know, and must not follow the old primary back.
 const DISPUTE: Duration = Duration::from_secs(10);
-/// A replica that has confirmed within so many seconds is seen.
-const FRESH: i64 = 3;
 
 /// What was seen in one look.
 #[derive(Clone, Debug)]
@@ -49,12 +47,20 @@ pub fn patience(down_after_milliseconds: u64) -> Duration {
     Duration::from_millis(down_after_milliseconds / 2)
 }
 
-/// Whether a primary cannot have been replaced without hearing of it: most Sentinels answer it, or
-/// all of its replicas follow it.
-pub fn has_contact(seen: &Seen) -> bool {
-    let sentinels = seen.sentinels.answering * 2 > seen.sentinels.total;
-    let fresh = |replica: &&super::state::Follower| replica.online && replica.lag <= FRESH;
-    sentinels || seen.server.replicas.iter().filter(fresh).count() >= seen.replicas
+/// How long ago a primary cannot have been replaced without hearing of it: most Sentinels answer it
+/// now, or all of its replicas confirmed to follow it. Redis tells that age in whole seconds, rounded down.
+pub fn contact(seen: &Seen) -> Option<Duration> {
+    if seen.sentinels.answering * 2 > seen.sentinels.total {
+        return Some(Duration::ZERO);
+    }
+    let online = seen.server.replicas.iter().filter(|replica| replica.online);
+    let mut lags: Vec<u64> = online
+        .map(|replica| u64::try_from(replica.lag).unwrap_or(0))
+        .collect();
+    lags.sort_unstable();
+    let last = seen.replicas.checked_sub(1);
+    let oldest = last.map_or(Some(0), |last| lags.get(last).copied());
+    oldest.map(Duration::from_secs)
 }
 
 /// Whether it is a primary while Sentinels name another.
@@ -127,11 +133,12 @@ mod tests {
     fn p8_a_primary_that_sees_a_minority_and_not_all_replicas_is_without_contact() {
         let contact = |answering, lags: &[i64]| {
             let server = server(Role::Primary, None, lags);
-            look(&server, &sentinels(answering, "s0", 4), has_contact)
+            look(&server, &sentinels(answering, "s0", 4), contact)
         };
-        assert!(contact(2, &[]) && contact(3, &[0]));
-        assert!(contact(0, &[0, 1]) && contact(1, &[3, 3]));
-        assert!(!contact(1, &[0]) && !contact(0, &[]) && !contact(1, &[0, 4]));
+        let ago = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!((contact(2, &[]), contact(3, &[9])), (ago(0), ago(0)));
+        assert_eq!((contact(0, &[0, 1]), contact(1, &[3, 2])), (ago(1), ago(3)));
+        assert_eq!((contact(1, &[0]), contact(0, &[])), (None, None));
     }
 
     #[test]

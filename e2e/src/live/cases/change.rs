@@ -140,7 +140,7 @@ pub async fn bad_image(tier: &Tier, app: &App, redis: &Json) {
     trial.writer.until_written(1000);
     assert_eq!(
         unready(tier).await,
-        [stuck.clone()],
+        std::slice::from_ref(&stuck),
         "nothing else is replaced"
     );
     tier.apply(redis.clone()).await;

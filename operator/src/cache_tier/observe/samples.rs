@@ -32,8 +32,7 @@ pub fn pod(set: &str, ordinal: u32, view: View) -> ObservedPod {
         ready: true,
         going: false,
         begun: true,
-        node: None,
-        node_away: false,
+        lost_node: None,
         view,
     }
 }

@@ -12,9 +12,8 @@ use crate::{
 
 /// One primary that accepts writes, every replica in step, and all Sentinels.
 pub(super) fn fact(progress: &Progress, servers: &Servers) -> Fact {
-    let (reason, mut why) = match problem(progress, servers) {
-        None => return Fact::holds(type_::TOPOLOGY_HEALTHY, "Healthy", ""),
-        Some(problem) => problem,
+    let Some((reason, mut why)) = problem(progress, servers) else {
+        return Fact::holds(type_::TOPOLOGY_HEALTHY, "Healthy", "");
     };
     let pods = progress.observed.servers.iter();
     why.extend(lost_nodes(pods.chain(&progress.observed.sentinels)));
@@ -91,8 +90,7 @@ fn silence(namespace: &str, pod: &ObservedPod) -> Option<String> {
 /// Nodes that do not answer: nobody knows whether their pods still run, so nobody starts these elsewhere
 /// before a person says that the node is off.
 fn lost_nodes<'a>(pods: impl Iterator<Item = &'a ObservedPod>) -> Vec<String> {
-    let stuck = pods.filter(|pod| pod.node_away);
-    let mut nodes: Vec<&str> = stuck.filter_map(|pod| pod.node.as_deref()).collect();
+    let mut nodes: Vec<&str> = pods.filter_map(|pod| pod.lost_node.as_deref()).collect();
     nodes.sort_unstable();
     nodes.dedup();
     let advice = |node: &str| {
@@ -112,7 +110,6 @@ mod tests {
         ObservedPod {
             ready: false,
             going: true,
-            node: Some("node2".to_owned()),
             ..samples::pod("t-shard-0", 1, view)
         }
     }
@@ -124,7 +121,7 @@ mod tests {
     #[test]
     fn a_node_that_does_not_answer_is_named_once_with_the_command_that_gives_it_up() {
         let mut late = pod(unknown());
-        late.node_away = true;
+        late.lost_node = Some("node2".to_owned());
         assert_eq!(lost_nodes([&pod(unknown())].into_iter()), [""; 0]);
         let said = lost_nodes([&late, &pod(unknown()), &late].into_iter());
         let [said] = said.as_slice() else {
@@ -138,20 +135,11 @@ mod tests {
     #[test]
     fn the_command_that_gives_data_up_is_told_where_it_helps_only() {
         let guarding = |helps: bool| -> View {
-            let state: State = serde_json::from_value(serde_json::json!({
-                "tier": "ns/t", "uid": "u", "kind": "Server", "pod": "p", "address": "a",
-                "version": "0", "phase": "Guarding", "ready": false, "notReady": null,
-                "guard": "t-shard-0-0 may hold data", "lossWouldHelp": helps,
-                "past": {"initialised": true, "hasData": false, "epoch": 0, "offset": 0,
-                    "replicationId": "", "wasPrimary": false, "clean": true},
-                "dataLost": null, "server": null,
-                "sentinels": {"total": 3, "answering": 3, "primary": null, "epoch": 0},
-                "frozen": null, "configHash": "", "configMismatches": [],
-                "configVerified": false, "credentialGeneration": null, "credentialError": null,
-                "lastSwitchover": null, "followed": 0,
+            View::Known(Box::new(State {
+                guard: "t-shard-0-0 may hold data".to_owned(),
+                loss_would_help: helps,
+                ..samples::state()
             }))
-            .unwrap();
-            View::Known(Box::new(state))
         };
         let said = |helps| silence("shop", &pod(guarding(helps))).unwrap();
         assert_eq!(said(false), "t-shard-0-1: t-shard-0-0 may hold data");
