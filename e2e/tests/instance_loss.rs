@@ -13,7 +13,9 @@ fn fill(shard: &Shard, primary: usize) {
     let mut wire = shard
         .try_connect(primary, "default", "default-first")
         .expect("the shard answers");
-    for key in 0..KEYS {
+    // A primary that has just begun refuses writes until it has seen others.
+    wait::until_true("writes are accepted", || wire.run("SET k:0 v") == "OK");
+    for key in 1..KEYS {
         assert_eq!(wire.call(&["SET", &format!("k:{key}"), "v"]), "OK");
     }
 }

@@ -39,10 +39,10 @@ impl Helm {
 
     /// As the administrator of a control plane.
     pub fn on(plane: &ControlPlane) -> Result<Self, Unavailable> {
+        tools::helm()?;
         Ok(Self {
             kubeconfig: Some(plane.kubeconfig().clone()),
             folder: plane.folder().join("helm"),
-            ..Self::offline()?
         })
     }
 

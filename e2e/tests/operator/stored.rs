@@ -43,6 +43,10 @@ async fn status(client: &Client, namespace: &str, name: &str, status: Value) {
 }
 
 #[tokio::test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one story: what is stored, what is said of it, how it heals"
+)]
 async fn what_an_older_definition_has_stored_is_said_and_hinders_nobody() {
     let name = "what_an_older_definition_has_stored_is_said_and_hinders_nobody";
     // One of its own: the definitions change.

@@ -11,12 +11,12 @@ use crate::{
 
 fn judged(servers: &[Option<&str>], sentinels: &[Option<&str>], overlap: bool) -> Fact {
     let pods = |set: &str, words: &[Option<&str>]| {
-        let pod = |(ordinal, word): (u32, &Option<&str>)| {
+        let pod = |(ordinal, word): (u32, Option<&str>)| {
             let mut state = samples::state();
             state.credential_generation = word.map(str::to_owned);
             samples::pod(set, ordinal, View::Known(Box::new(state)))
         };
-        (0..).zip(words).map(pod).collect()
+        (0..).zip(words.iter().copied()).map(pod).collect()
     };
     let observed = Observed {
         servers: pods("shard", servers),
