@@ -33,9 +33,10 @@ use e2e::{
     kubernetes::{ApiServer, eventually, eventually_within, new_namespace, service_account_token},
 };
 use kube::{
-    Client,
+    Client, ResourceExt as _,
     api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
 };
+use policy::names::MOUNTED;
 use serde_json::{Value, json};
 
 use self::world::{
@@ -230,12 +231,13 @@ async fn a_hundred_reconciles_of_a_settled_tier_write_nothing_and_keep_fields_of
                 .unwrap();
         }
         // No node runs the pods, but they are told what is mounted as soon as they exist.
-        eventually("the pods exist", || async {
+        eventually("the pods exist and are told", || async {
             let found = api(&client, "Pod", &namespace)
                 .list(&ListParams::default())
                 .await
                 .unwrap();
-            (found.items.len() == pods).then_some(())
+            let told = |pod: &DynamicObject| pod.annotations().contains_key(MOUNTED);
+            (found.items.len() == pods && found.items.iter().all(told)).then_some(())
         })
         .await;
         quiet(&operator).await;
