@@ -27,18 +27,17 @@ const WORDS: [&str; 6] = ["y", "n", "yes", "no", "on", "off"];
 
 /// The same YAML with such words as text.
 fn quoted(yaml: &str) -> String {
-    let mut text = String::with_capacity(yaml.len());
-    for line in yaml.lines() {
+    let lines = yaml.lines().map(|line| {
         let at = line.rfind(' ').map_or(0, |at| at + 1);
         let (before, word) = line.split_at(at);
         let is_value = before.ends_with("- ") || before.ends_with(": ");
         if is_value && WORDS.iter().any(|one| one.eq_ignore_ascii_case(word)) {
-            text += &format!("{before}\"{word}\"\n");
+            format!("{before}\"{word}\"\n")
         } else {
-            text += &format!("{line}\n");
+            format!("{line}\n")
         }
-    }
-    text
+    });
+    lines.collect::<Vec<_>>().concat()
 }
 
 #[cfg(test)]

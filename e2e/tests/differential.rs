@@ -99,7 +99,9 @@ fn through_the_sidecar(engine: Engine, resp3: bool) {
             rules,
         };
         let (behind, reference) = (RedisServer::new(engine), RedisServer::new(engine));
-        let mut options = SidecarOptions::before(&behind);
+        // LCS of two long values takes Redis seconds on a busy machine.
+        let mut options =
+            SidecarOptions::before(&behind).config(json!({"resilience": {"commandTimeout": "2m"}}));
         if rules {
             options = options.rule("cached", "c:{kind}:{id}", json!({"negativeTtl": "60s"}));
         }

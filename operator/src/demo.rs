@@ -113,7 +113,7 @@ async fn serve(cache: &mut MultiplexedConnection) {
             told = Instant::now();
             match Figures::ask(cache).await {
                 Ok(figures) => {
-                    println!("{turn} products shown, {alone} without the cache, {figures}")
+                    println!("{turn} products shown, {alone} without the cache, {figures}");
                 }
                 Err(error) => println!("{turn} products shown, {alone} without the cache: {error}"),
             }

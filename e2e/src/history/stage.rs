@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     Engine, RedisServer, Sidecar, SidecarOptions, Wire,
+    environment::unusable,
     faketime::WallClock,
     http, ports,
     proxy::{Direction, Disturbance, Proxy, Which},
@@ -203,9 +204,17 @@ impl Pod {
 
     /// Waits until its local tier is in use.
     pub fn until_coherent(&self) {
-        wait::until_true("the sidecar is coherent", || {
-            self.metric("pannier_coherence_state", "\"tracking\"") > 0.0
-        });
+        let begun = Instant::now();
+        while self.metric("pannier_coherence_state", "\"tracking\"") <= 0.0 {
+            if begun.elapsed() > wait::PATIENCE {
+                let patience = wait::PATIENCE;
+                unusable(&format!(
+                    "the sidecar is not coherent after {patience:?}; it says:\n{}",
+                    self.log()
+                ));
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// What it has logged since it was started last.
