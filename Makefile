@@ -31,7 +31,7 @@ load: ## Build the images and load them into kind (KIND_CLUSTER=name) or the con
 
 test: ## Run every test, against real servers and clients (fetched first, nothing is installed)
 	@echo "building (about 25 minutes the first time on two cores), fetching servers and clients (1 minute the first time)," \
-	  "building Kubernetes (9 minutes the first time, 7 GB of disk meanwhile, 0.6 GB afterwards), testing (about 35 minutes)"
+	  "building Kubernetes and Helm (11 minutes the first time, 7 GB of disk meanwhile, 0.7 GB afterwards), testing (about 40 minutes)"
 	@cargo test --workspace --no-run # the programs too: one choice of features, dependencies built once
 	@cargo build -p pannier-sidecar --features planted-bugs --bin pannier-sidecar-planted
 	@$(TARGET)/debug/e2e-fetch
