@@ -153,13 +153,14 @@ async fn unready(tier: &Tier) -> Vec<String> {
     unready.map(ResourceExt::name_any).collect()
 }
 
-/// No replicas, then as many as before: nothing is lost, and the primary stays or hands over.
+/// One replica (none is topology Standalone), then as many as before: nothing is lost, and the primary stays or
+/// hands over.
 pub async fn replicas(tier: &Tier, app: &App, redis: &Json) {
-    let trial = Trial::begin(tier, app, "replicas 2, 0, 2").await;
-    let mut none = redis.clone();
-    none["replicasPerShard"] = json!(0);
-    tier.apply(none).await;
-    tier.until_servers(1).await;
+    let trial = Trial::begin(tier, app, "replicas 2, 1, 2").await;
+    let mut fewer = redis.clone();
+    fewer["replicasPerShard"] = json!(1);
+    tier.apply(fewer).await;
+    tier.until_servers(2).await;
     tier.until_ready().await;
     trial.writer.until_written(200);
     tier.apply(redis.clone()).await;
