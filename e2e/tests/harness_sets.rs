@@ -10,7 +10,10 @@ fn sentinels_switch_to_another_primary_when_it_is_killed_and_when_they_are_asked
         ..SentinelOptions::default()
     });
     assert_eq!(set.servers().len(), 3);
-    assert_eq!(set.primary().connect().run("SET k 1"), "OK");
+    let mut client = set.primary().connect();
+    assert_eq!(client.run("SET k 1"), "OK");
+    // Replication is asynchronous: without this a killed primary may take the write with it.
+    assert_eq!(client.run("WAIT 2 60000"), "2");
     let first = set.kill_primary();
     let (second, _) = set.until_switched(first);
     assert_eq!(set.until_renamed(first), second.port());
