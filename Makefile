@@ -52,8 +52,8 @@ test: ## Run every test, against real servers and clients (fetched first, nothin
 	exit $$status
 
 e2e: ## Run what takes long on a real cluster of three nodes, and print what it measured (needs root)
-	@echo "building (3 minutes the first time, Kubernetes 9 more), then about 15 minutes of tiers under load," \
-	  "then a thousand tiers (building the operator as users run it: 5 minutes the first time; 5 minutes)"
+	@echo "building (3 minutes the first time, Kubernetes 9 more, the images another 8), then about 15 minutes of tiers under load," \
+	  "30 minutes of the whole product, and a thousand tiers (5 minutes)"
 	@cargo test --workspace --no-run
 	@$(TARGET)/debug/e2e-fetch
 ifeq ($(origin KUBECONFIG),command line)
@@ -69,7 +69,7 @@ ifeq ($(origin KUBECONFIG),command line)
 	exit $$status
 else
 	@PANNIER_OPERATOR_BIN=$(abspath $(TARGET))/debug/pannier-operator \
-	cargo test --workspace --test live --test scenarios -- --nocapture --test-threads 1
+	cargo test --workspace --test live --test scenarios --test product -- --nocapture --test-threads 1
 	@cargo build --release --workspace --bin pannier-operator
 	@PANNIER_OPERATOR_BIN=$(abspath $(TARGET))/release/pannier-operator $(TARGET)/debug/operator-scale
 endif

@@ -80,26 +80,31 @@ fn check_text(schema: &Value, text: &str) -> Option<String> {
     }
     let pattern = schema["pattern"].as_str()?;
     let fits = Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(text));
-    (!fits).then(|| unreadable(schema, text, pattern))
+    let problem = unreadable(text, pattern);
+    if fits {
+        // A number beyond all numbers, which no pattern can tell.
+        return problem;
+    }
+    let key_pattern = || {
+        let is_one = pattern.contains(r"\*)$");
+        is_one.then(|| policy::Pattern::parse(text).err()).flatten()
+    };
+    let problem = problem.or_else(|| Some(key_pattern()?.to_string()));
+    Some(problem.unwrap_or_else(|| format!("{text:?} does not fit{}", described(schema))))
 }
 
-/// The patterns of durations, sizes and key patterns have parsers with better words.
-fn unreadable(schema: &Value, text: &str, pattern: &str) -> String {
+/// Durations and sizes have parsers, with better words than a pattern.
+fn unreadable(text: &str, pattern: &str) -> Option<String> {
     let is =
         |type_: schemars::Schema| type_.get("pattern").and_then(Value::as_str) == Some(pattern);
-    let span = text.parse::<Span>().map_err(|error| error.to_string());
-    let size = text.parse::<ByteSize>().map_err(|error| error.to_string());
-    let parsed = if is(schemars::schema_for!(Span)) {
-        span.err()
+    let error = if is(schemars::schema_for!(Span)) {
+        text.parse::<Span>().err()
     } else if is(schemars::schema_for!(ByteSize)) {
-        size.err()
+        text.parse::<ByteSize>().err()
     } else {
-        policy::Pattern::parse(text)
-            .err()
-            .map(|error| error.to_string())
-            .filter(|_| pattern.contains(r"\*)$"))
+        None
     };
-    parsed.unwrap_or_else(|| format!("{text:?} does not fit{}", described(schema)))
+    error.map(|error| error.to_string())
 }
 
 fn check_range(schema: &Value, number: &serde_json::Number) -> Option<String> {
@@ -255,35 +260,17 @@ fn walk_object(
 /// "unknown field", with the nearest known name or all of them.
 pub fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.collect();
-    let nearest = known
-        .iter()
-        .map(|candidate| {
-            (
-                distance(&name.to_lowercase(), &candidate.to_lowercase()),
-                candidate,
-            )
-        })
-        .min();
-    match nearest {
-        Some((distance, nearest)) if distance <= 1 + nearest.len() / 3 => {
-            format!("unknown field; did you mean {nearest}?")
-        }
-        _ => format!("unknown field; known here: {}", known.join(", ")),
+    match nearest(name, known.iter().copied()) {
+        Some(nearest) => format!("unknown field; did you mean {nearest}?"),
+        None => format!("unknown field; known here: {}", known.join(", ")),
     }
 }
 
-/// Letters to insert, remove or replace.
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[to.len()]
+/// The known name that was probably meant.
+pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let name = name.to_lowercase();
+    let (distance, nearest) = known
+        .map(|one| (strsim::levenshtein(&name, &one.to_lowercase()), one))
+        .min()?;
+    (distance <= 1 + nearest.len() / 3).then_some(nearest)
 }

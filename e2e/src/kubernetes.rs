@@ -27,7 +27,7 @@ pub use self::{
     binaries::Binaries,
     client::{
         apply_crds, apply_definitions, blocking, create_namespace, definitions, eventually,
-        eventually_within, new_namespace, send_strictly, service_account_token,
+        eventually_within, new_namespace, send_strictly, service_account_token, until_gone,
     },
     cluster::{Cluster, Forward, Node, PodNetwork, STORAGE_CLASS, is_ready},
     control_plane::{ControlPlane, ControlPlaneOptions},

@@ -4,6 +4,7 @@
 //! [`Wire`]. Everything listens on free ports of the loopback interface and dies with its value.
 //! Nothing is installed in the system and no service is started.
 
+pub mod app;
 pub mod clients;
 pub mod cluster;
 pub mod debian;

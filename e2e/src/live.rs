@@ -32,7 +32,8 @@ pub use self::{
     record::Record,
     rest::until_at_rest,
     sampler::{Sampler, Samples},
-    tier::{Change, SLOW, TIER, Tier},
+    tell::tell,
+    tier::{Change, SLOW, TIER, Tier, is_ready},
     trial::{Outcome, Trial},
     writer::Writer,
 };

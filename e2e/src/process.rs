@@ -129,29 +129,21 @@ impl Process {
     /// Waits until it ends by itself.
     pub fn wait(&mut self, patience: Duration) -> ExitStatus {
         let what = format!("the end of {}", self.name);
-        wait::within(patience, &what, || {
-            self.child.try_wait().expect("the child can be waited for")
-        })
+        wait::within(
+            patience,
+            || what,
+            || self.child.try_wait().expect("the child can be waited for"),
+        )
     }
 
     /// Resident memory in bytes.
     pub fn resident(&self) -> u64 {
-        self.memory("VmRSS:")
+        resident(self.id())
     }
 
     /// Most resident memory that it has had so far, in bytes.
     pub fn most_resident(&self) -> u64 {
-        self.memory("VmHWM:")
-    }
-
-    fn memory(&self, field: &str) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.id()))
-            .expect("the process is running");
-        let line = status.lines().find(|line| line.starts_with(field));
-        let kib = line
-            .and_then(|line| line.split_whitespace().nth(1))
-            .and_then(|number| number.parse::<u64>().ok());
-        kib.expect("a live process has it as a number") * 1024
+        memory(self.id(), "VmHWM:")
     }
 
     /// CPU time that it has used so far.
@@ -164,6 +156,20 @@ impl Process {
         let ticks = ticks.map(|ticks| ticks.parse::<u64>().expect("ticks are a number"));
         Duration::from_millis(ticks.sum::<u64>() * 10)
     }
+}
+
+/// Resident memory of a process, in bytes.
+pub fn resident(id: u32) -> u64 {
+    memory(id, "VmRSS:")
+}
+
+fn memory(id: u32, field: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).expect("the process is running");
+    let line = status.lines().find(|line| line.starts_with(field));
+    let kib = line
+        .and_then(|line| line.split_whitespace().nth(1))
+        .and_then(|number| number.parse::<u64>().ok());
+    kib.expect("a live process has it as a number") * 1024
 }
 
 impl Drop for Process {

@@ -71,6 +71,14 @@ impl SidecarOptions {
         Self::before_port(server.port())
     }
 
+    /// Before several servers or Sentinels; `upstream` says which they are.
+    pub fn before_several(ports: &[u16], upstream: &Json) -> Self {
+        let seeds = ports[1..].iter().map(|port| format!("127.0.0.1:{port}"));
+        Self::before_port(ports[0])
+            .config(json!({"upstream": upstream}))
+            .config(json!({"upstream": {"seeds": seeds.collect::<Vec<_>>()}}))
+    }
+
     /// In front of whatever is or will be on that port of 127.0.0.1.
     pub fn before_port(port: u16) -> Self {
         let mut options = Self::memory();

@@ -13,18 +13,22 @@ pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Asks again and again until `probe` has an answer; fails the test after [`PATIENCE`].
 pub fn until<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
-    within(PATIENCE, what, probe)
+    within(PATIENCE, || what.to_owned(), probe)
 }
 
-/// As [`until`], with a deadline of its own.
-pub fn within<T>(patience: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+/// As [`until`], with a deadline of its own, and words that are looked for when it has passed.
+pub fn within<T>(
+    patience: Duration,
+    what: impl FnOnce() -> String,
+    mut probe: impl FnMut() -> Option<T>,
+) -> T {
     let deadline = Instant::now() + patience;
     loop {
         if let Some(answer) = probe() {
             return answer;
         }
         if Instant::now() > deadline {
-            unusable(&format!("waited {patience:?} in vain: {what}"));
+            unusable(&format!("waited {patience:?} in vain: {}", what()));
         }
         thread::sleep(Duration::from_millis(2));
     }

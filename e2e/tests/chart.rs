@@ -452,15 +452,7 @@ async fn definitions_come_and_stay_in_every_order() {
             .delete(name, &DeleteParams::default())
             .await
             .unwrap();
-        e2e::kubernetes::eventually("it is gone", || async {
-            definitions(&client)
-                .get_opt(name)
-                .await
-                .unwrap()
-                .is_none()
-                .then_some(())
-        })
-        .await;
+        e2e::kubernetes::until_gone(e2e::wait::PATIENCE, &definitions(&client), name).await;
     }
     kubectl_crds(&plane);
     install("third");

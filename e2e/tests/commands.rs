@@ -451,9 +451,11 @@ fn memory_mode_expires_and_publishes() {
     let (mut app, mut subscriber) = (sidecar.connect(), sidecar.connect());
     assert_eq!(app.run("SET k v PX 60"), "OK");
     assert_eq!(app.run("GET k"), "v");
-    wait::within(Duration::from_secs(2), "the key expires", || {
-        (app.run("GET k") == "(nil)").then_some(())
-    });
+    wait::within(
+        Duration::from_secs(2),
+        || "the key expires".into(),
+        || (app.run("GET k") == "(nil)").then_some(()),
+    );
     assert_eq!(app.run("DBSIZE"), "0");
     assert_eq!(subscriber.run("PSUBSCRIBE n*"), "[psubscribe n* 1]");
     assert_eq!(app.run("PUBLISH news hi"), "1");

@@ -127,7 +127,7 @@ fn install_to_hit_upgrade_and_uninstall() {
         &["-n", "pannier-demo", "get", "cachetiers", "-o", "name"],
     );
     assert_eq!(tiers.trim(), "cachetier.pannier.dev/shop");
-    let all = "deployments,services,serviceaccounts,roles,rolebindings,pdb,networkpolicies";
+    let all = "deployments,services,serviceaccounts,roles,rolebindings,pdb,networkpolicies,secrets,leases";
     let left = kubectl(&show, &["-n", "pannier-system", "get", all, "-o", "name"]);
     assert_eq!(left.trim(), "serviceaccount/default");
     let all = "clusterroles,clusterrolebindings,mutatingwebhookconfigurations,namespaces";

@@ -1,6 +1,10 @@
 //! The agent starts servers and Sentinels by itself, answers its probes, ends in good order.
 
-use e2e::{Engine, Shard, ShardOptions, http, wait};
+use std::collections::BTreeSet;
+
+use crds::cache_tier;
+use e2e::{Engine, RedisServer, Shard, ShardOptions, http, wait};
+use operator::cache_tier::validate::settings;
 use serde_json::json;
 
 const ENGINES: [Engine; 2] = [Engine::Redis7, Engine::Valkey8];
@@ -102,4 +106,30 @@ fn a_copy_of_the_binary_is_installed_for_the_main_container() {
         .output()
         .unwrap();
     assert!(String::from_utf8_lossy(&version.stdout).starts_with("pannier-operator "));
+}
+
+#[test]
+fn the_settings_that_a_tier_may_name_are_those_that_servers_have() {
+    let mut had = [BTreeSet::new(), BTreeSet::new()];
+    for engine in [
+        Engine::Redis7,
+        Engine::Redis8,
+        Engine::Valkey8,
+        Engine::Valkey9,
+    ] {
+        let kind = usize::from(matches!(engine, Engine::Valkey8 | Engine::Valkey9));
+        let server = RedisServer::new(engine);
+        let mut wire = server.connect();
+        let shown = wire.run("CONFIG GET *");
+        let names = shown.items().iter().step_by(2).map(e2e::Value::text);
+        // Some have a second name, for configurations of old.
+        had[kind].extend(names.filter(|name| !name.contains('_')));
+    }
+    for (engine, had) in [cache_tier::Engine::Redis, cache_tier::Engine::Valkey]
+        .into_iter()
+        .zip(had)
+    {
+        let known: BTreeSet<String> = settings::names(engine).map(str::to_owned).collect();
+        assert_eq!(known, had, "{engine:?}");
+    }
 }

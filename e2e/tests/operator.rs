@@ -23,6 +23,8 @@ mod scale;
 mod sharing;
 #[path = "operator/stored.rs"]
 mod stored;
+#[path = "operator/values.rs"]
+mod values;
 #[path = "operator/world.rs"]
 mod world;
 

@@ -59,12 +59,14 @@ async fn further_changes_lose_nothing() {
     let mut live = Live::start(cluster, "further").await;
     let mut redis = replicated();
     let (tier, app) = live.serving(&redis).await;
+    pods::primary_out_of_memory(&tier, &app).await;
     change::bad_image(&tier, &app, &redis).await;
     change::drift(&tier, &app).await;
     change::operator_killed(&mut live, &tier, &app).await;
     change::changed_without_operator(&mut live, &tier, &app, &redis).await;
     redis["memory"] = json!("96Mi");
     change::rolled(&tier, &app, "memory up", redis.clone()).await;
+    change::fits_nowhere(&tier, &app, &redis).await;
     change::too_little_memory(&tier, &app, &redis).await;
     redis["memory"] = json!("64Mi");
     change::rolled(&tier, &app, "memory down", redis.clone()).await;

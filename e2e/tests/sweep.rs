@@ -77,10 +77,14 @@ fn nothing_is_left_of_a_killed_cluster() {
         &files.path().join("log"),
     );
     // Long enough for its turn after another cluster.
-    let folder = wait::within(Duration::from_mins(10), "it has started", || {
-        assert!(child.ended().is_none() || told.exists(), "{}", child.log());
-        std::fs::read_to_string(&told).ok()
-    });
+    let folder = wait::within(
+        Duration::from_mins(10),
+        || "it has started".into(),
+        || {
+            assert!(child.ended().is_none() || told.exists(), "{}", child.log());
+            std::fs::read_to_string(&told).ok()
+        },
+    );
     std::fs::remove_file(&told).unwrap();
     if let Some(reason) = folder.strip_prefix("unavailable: ") {
         let missing: Result<(), Unavailable> = Err(Unavailable::NotPermitted(reason.to_owned()));

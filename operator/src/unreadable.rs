@@ -1,17 +1,19 @@
 //! Says of a stored resource that it does not fit its type: it is older or newer than this operator,
 //! or has a number that is too large for it. What is wrong is looked for by the same check as in the
 //! local run, which names fields; the error of the decoder names none.
-//! Its own status may be what does not fit, so nothing of it is taken over.
+//! Its own status may be what does not fit, so nothing of it is taken over; where nothing else is
+//! wrong it is removed, and the look that this brings about writes it anew.
 
 use std::fmt::Debug;
 
 use crds::{condition::Status, validate::Validator};
 use kube::{
     Api, Resource,
-    api::{ApiResource, DynamicObject},
+    api::{ApiResource, DynamicObject, ObjectMeta, PartialObjectMeta, Patch, PatchParams},
     core::{NamespaceResourceScope, error_boundary::InvalidObject},
 };
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use crate::{
     api_error::ApiError,
@@ -51,7 +53,12 @@ where
         source,
     })?;
     let Some(stored) = stored else { return Ok(()) };
-    let stored = serde_json::to_value(stored).expect("an object of the API is JSON");
+    let mut stored = serde_json::to_value(stored).expect("an object of the API is JSON");
+    let status = stored["status"].take();
+    if !status.is_null() && serde_json::from_value::<K>(stored.clone()).is_ok() {
+        tracing::warn!(%kind, namespace, name, %status, "a status cannot be read; it is removed");
+        return remove_status::<K>(client, metadata).await;
+    }
     let findings = validator().check(&stored, None);
     let findings = findings.iter().take(NAMED);
     let mut problems: Vec<String> = findings
@@ -82,4 +89,31 @@ where
     };
     write_status::<K>(client, namespace, name, metadata.uid.as_deref(), &status).await?;
     Ok(())
+}
+
+async fn remove_status<K>(client: &kube::Client, metadata: &ObjectMeta) -> Result<(), ApiError>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned,
+{
+    let namespace = metadata.namespace.clone().unwrap_or_default();
+    let name = metadata.name.clone().unwrap_or_default();
+    let api: Api<PartialObjectMeta<K>> = Api::namespaced(client.clone(), &namespace);
+    let nothing = json!({"metadata": {"uid": metadata.uid}, "status": null});
+    let done = api
+        .patch_status(&name, &PatchParams::default(), &Patch::Merge(nothing))
+        .await;
+    match done {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(gone)) if [404, 409, 422].contains(&gone.code) => Ok(()),
+        Err(source) => Err(ApiError {
+            verb: "patch",
+            kind: format!("{}/status", K::kind(&())),
+            namespace,
+            name,
+            source,
+        }),
+    }
 }

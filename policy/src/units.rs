@@ -26,6 +26,9 @@ pub enum UnitError {
         "{0:?} is not a size in bytes; write a whole number with an optional unit, for example \"512\", \"64Ki\", \"128Mi\" or \"2Gi\""
     )]
     ByteSize(String),
+    /// More than the largest number.
+    #[error("{0:?} is too large: more than {max} milliseconds or bytes; write less", max = u64::MAX)]
+    TooLarge(String),
 }
 
 // === impl Span ===
@@ -55,11 +58,15 @@ impl FromStr for Span {
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
         let bad = || UnitError::Span(text.to_owned());
+        let large = || UnitError::TooLarge(text.to_owned());
         let mut rest = text;
         let mut total: u64 = 0;
         while !rest.is_empty() {
             let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
-            let number: u64 = rest[..digits].parse().map_err(|_| bad())?;
+            if digits == 0 {
+                return Err(bad());
+            }
+            let number: u64 = rest[..digits].parse().map_err(|_| large())?;
             rest = &rest[digits..];
             let unit_len = rest
                 .find(|c: char| c.is_ascii_digit())
@@ -72,7 +79,7 @@ impl FromStr for Span {
             total = number
                 .checked_mul(*millis)
                 .and_then(|part| total.checked_add(part))
-                .ok_or_else(bad)?;
+                .ok_or_else(large)?;
         }
         if text.is_empty() {
             Err(bad())
@@ -116,10 +123,14 @@ impl FromStr for ByteSize {
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
         let bad = || UnitError::ByteSize(text.to_owned());
+        let large = || UnitError::TooLarge(text.to_owned());
         let digits = text
             .find(|c: char| !c.is_ascii_digit())
             .unwrap_or(text.len());
-        let number: u64 = text[..digits].parse().map_err(|_| bad())?;
+        if digits == 0 {
+            return Err(bad());
+        }
+        let number: u64 = text[..digits].parse().map_err(|_| large())?;
         let factor = match &text[digits..] {
             "" => 1,
             unit => {
@@ -130,7 +141,7 @@ impl FromStr for ByteSize {
                     .1
             }
         };
-        number.checked_mul(factor).map(Self).ok_or_else(bad)
+        number.checked_mul(factor).map(Self).ok_or_else(large)
     }
 }
 
@@ -200,23 +211,14 @@ mod tests {
             assert_eq!(span.0.as_millis(), millis);
             assert_eq!(span.to_string(), text);
         }
-        for text in [
-            "",
-            "5",
-            "m",
-            "5 m",
-            "-5m",
-            "1.5h",
-            "5x",
-            "99999999999999999999s",
-        ] {
-            assert!(
-                text.parse::<Span>()
-                    .unwrap_err()
-                    .to_string()
-                    .contains("is not a duration"),
-                "{text}"
-            );
+        let refused = |text: &str| text.parse::<Span>().unwrap_err().to_string();
+        for text in ["", "5", "m", "5 m", "-5m", "1.5h", "5x"] {
+            let message = refused(text);
+            assert!(message.contains("is not a duration"), "{message}");
+        }
+        for text in ["99999999999999999999s", "18446744073709551615d"] {
+            let message = refused(text);
+            assert!(message.contains("is too large"), "{message}");
         }
     }
 
@@ -233,8 +235,14 @@ mod tests {
             assert_eq!(size.to_string(), text);
         }
         assert_eq!("10M".parse::<ByteSize>().unwrap().0, 10_000_000);
-        for text in ["", "Mi", "-1", "1.5Gi", "1mi", "99999999Ti"] {
-            assert!(text.parse::<ByteSize>().is_err(), "{text}");
+        let refused = |text: &str| text.parse::<ByteSize>().unwrap_err().to_string();
+        for text in ["", "Mi", "-1", "1.5Gi", "1mi"] {
+            let message = refused(text);
+            assert!(message.contains("is not a size"), "{message}");
+        }
+        for text in ["99999999Ti", "99999999999999999999"] {
+            let message = refused(text);
+            assert!(message.contains("is too large"), "{message}");
         }
     }
 }

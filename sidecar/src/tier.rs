@@ -379,6 +379,13 @@ impl Tier {
         self.links.bump_all();
     }
 
+    /// Nothing is current any longer and all fills are void: another server is the primary. Rules may
+    /// allow what could be served so far, until that one answers.
+    pub fn doubt(&self) {
+        self.generation.fetch_add(1, AcqRel);
+        self.links.doubt_all();
+    }
+
     /// Figures for metrics and `PANNIER.STATS`.
     pub fn stats(&self) -> TierStats {
         let mut stats = TierStats {

@@ -429,6 +429,9 @@ fn sidecar() -> Vec<Invariant> {
         },
     )];
     all.extend(["cpu", "memory"].map(request_within_limit));
+    // A sidecar that has less is killed before it serves; no node has more.
+    all.push(memory_within("limits", "32Mi", "1Ti"));
+    all.push(memory_within("requests", "0", "1Ti"));
     all
 }
 
@@ -451,6 +454,33 @@ fn request_within_limit(what: &'static str) -> Invariant {
                 (Some(request), Some(limit)) => request <= limit,
                 _ => true,
             }
+        },
+    )
+}
+
+/// An amount of memory that a pod can have.
+fn memory_within(side: &'static str, least: &'static str, most: &'static str) -> Invariant {
+    let memory = format!("{side}.memory");
+    let compared = |bound: &str| format!("quantity(self.{memory}).compareTo(quantity('{bound}'))");
+    rule(
+        "sidecar.resources",
+        side,
+        format!(
+            "!has(self.{side}) || !has(self.{memory}) || ({} >= 0 && {} <= 0)",
+            compared(least),
+            compared(most)
+        ),
+        format!(
+            "sidecar.resources.{memory} must be from {least} to {most}; give an amount in between"
+        ),
+        move |resources| {
+            let given = get(resources, &memory)
+                .and_then(Value::as_str)
+                .and_then(amount);
+            given.is_none_or(|given| {
+                let [least, most] = [least, most].map(|bound| amount(bound).unwrap_or_default());
+                given >= least && given <= most
+            })
         },
     )
 }

@@ -20,7 +20,6 @@ use super::{
 };
 use crate::{
     Engine, RedisServer, Sidecar, SidecarOptions, Wire,
-    environment::unusable,
     faketime::WallClock,
     http, ports,
     proxy::{Direction, Disturbance, Proxy, Which},
@@ -204,17 +203,10 @@ impl Pod {
 
     /// Waits until its local tier is in use.
     pub fn until_coherent(&self) {
-        let begun = Instant::now();
-        while self.metric("pannier_coherence_state", "\"tracking\"") <= 0.0 {
-            if begun.elapsed() > wait::PATIENCE {
-                let patience = wait::PATIENCE;
-                unusable(&format!(
-                    "the sidecar is not coherent after {patience:?}; it says:\n{}",
-                    self.log()
-                ));
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
+        let what = || format!("the sidecar is coherent; it says:\n{}", self.log());
+        wait::within(wait::PATIENCE, what, || {
+            (self.metric("pannier_coherence_state", "\"tracking\"") > 0.0).then_some(())
+        });
     }
 
     /// What it has logged since it was started last.

@@ -39,7 +39,7 @@ pub fn blocking<T: Send>(future: impl Future<Output = T> + Send) -> T {
     })
 }
 
-/// Asks again and again until `probe` has an answer; fails the test after 20 seconds.
+/// Asks again and again until `probe` has an answer; fails the test after [`PATIENCE`].
 pub async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
     probe: impl FnMut() -> F,
@@ -63,6 +63,20 @@ pub async fn eventually_within<T, F: Future<Output = Option<T>>>(
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Waits until an object is gone; a deletion may have to wait for finalizers.
+pub async fn until_gone<K>(patience: Duration, api: &Api<K>, name: &str)
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let what = format!("{name} is gone");
+    eventually_within(patience, &what, || async {
+        let found = api.get_opt(name).await;
+        let found = found.unwrap_or_else(|error| unusable(&format!("{what}: {error}")));
+        found.is_none().then_some(())
+    })
+    .await;
 }
 
 /// The custom resource definitions of this checkout.

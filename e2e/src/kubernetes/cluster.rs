@@ -282,6 +282,13 @@ impl Cluster {
         });
     }
 
+    /// The same under another tag, as if it were another release.
+    pub fn load_tagged(&self, product: Product, tag: &str) {
+        let program = product.program();
+        let name = format!("{REGISTRY}/{}:{tag}", product.name());
+        self.load_product(product, &name, || build_static(program, program));
+    }
+
     fn load_product(&self, product: Product, name: &str, built: impl FnOnce() -> PathBuf) {
         self.load(name, |folder| product.pack(folder, name, &built(), None));
     }
@@ -339,6 +346,25 @@ impl Cluster {
     pub fn signal_container(&self, pod: &Pod, container: &str, signal: Signal) {
         let node = self.node_of(pod);
         node.signal_container(&container_id(pod, container), signal);
+    }
+
+    /// Leaves a running container hardly more memory than it has now: when it asks for more, the kernel
+    /// kills it for want of memory.
+    pub fn squeeze_memory(&self, pod: &Pod, container: &str) {
+        let id = container_id(pod, container);
+        let process = self.node_of(pod).container_process(&id);
+        let squeezed = process.map(groups::squeeze);
+        if !matches!(squeezed, Some(Ok(()))) {
+            unusable(&format!("{container} keeps its memory: {squeezed:?}"));
+        }
+    }
+
+    /// Resident memory of the first process of a container, in bytes.
+    pub fn resident(&self, pod: &Pod, container: &str) -> u64 {
+        let id = container_id(pod, container);
+        let process = self.node_of(pod).container_process(&id);
+        let process = process.unwrap_or_else(|| unusable(&format!("{container} does not run")));
+        crate::process::resident(u32::try_from(process).expect("process ids are positive"))
     }
 
     /// The network of a pod, by one of its running containers; none, if that does not run.

@@ -257,18 +257,22 @@ impl ControlPlane {
 }
 
 fn until_ready(site: &Site, admin: &Access, processes: &[&Mutex<Process>]) {
-    wait::within(PATIENCE, "the API server is ready", || {
-        for process in processes {
-            locked(process).check();
-        }
-        std::net::TcpStream::connect(site.reached).ok()?;
-        let ready = blocking(async {
-            let client = admin.client().await;
-            let request = http::Request::get("/readyz").body(Vec::new()).ok()?;
-            client.request_text(request).await.ok()
-        });
-        ready.map(drop)
-    });
+    wait::within(
+        PATIENCE,
+        || "the API server is ready".into(),
+        || {
+            for process in processes {
+                locked(process).check();
+            }
+            std::net::TcpStream::connect(site.reached).ok()?;
+            let ready = blocking(async {
+                let client = admin.client().await;
+                let request = http::Request::get("/readyz").body(Vec::new()).ok()?;
+                client.request_text(request).await.ok()
+            });
+            ready.map(drop)
+        },
+    );
 }
 
 fn locked(process: &Mutex<Process>) -> MutexGuard<'_, Process> {

@@ -1,20 +1,20 @@
 //! What the pods of a failed test say: the state of each agent and of each sidecar, from within its pod.
 
-use std::{
-    io::{self, Read as _, Write as _},
-    time::Duration,
-};
+use std::io;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt as _, api::ListParams};
 use policy::names::AGENT_PORT;
 
-use crate::kubernetes::{Cluster, PodNetwork};
+use crate::{
+    http,
+    kubernetes::{Cluster, PodNetwork},
+};
 
 const SIDECAR_ADMIN_PORT: u16 = 9464;
 const LINES: usize = 60;
 
-pub(super) async fn tell(cluster: &'static Cluster, namespace: &str) {
+pub async fn tell(cluster: &'static Cluster, namespace: &str) {
     let pods: Api<Pod> = Api::namespaced(cluster.client().await, namespace);
     let Ok(pods) = pods.list(&ListParams::default()).await else {
         return;
@@ -24,6 +24,7 @@ pub(super) async fn tell(cluster: &'static Cluster, namespace: &str) {
             ("redis", AGENT_PORT),
             ("sentinel", AGENT_PORT),
             ("sidecar", SIDECAR_ADMIN_PORT),
+            (policy::names::SIDECAR, SIDECAR_ADMIN_PORT),
         ] {
             if let Some(network) = cluster.network_of(&pod, container) {
                 let said = state(&network, port).unwrap_or_else(|error| error.to_string());
@@ -42,11 +43,5 @@ pub(super) fn tail(log: &str) -> String {
 }
 
 fn state(network: &PodNetwork, port: u16) -> io::Result<String> {
-    let mut stream = network.dial(port)?;
-    stream.set_read_timeout(Some(Duration::from_secs(3)))?;
-    stream.write_all(b"GET /state HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    Ok(body.to_owned())
+    Ok(http::get_over(network.dial(port)?, "/state")?.text())
 }

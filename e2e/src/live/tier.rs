@@ -303,7 +303,7 @@ impl Tier {
 }
 
 /// Whether a pod is ready.
-pub(super) fn is_ready(pod: &Pod) -> bool {
+pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.iter().filter_map(|one| one.conditions.as_ref());
     conditions
         .flatten()

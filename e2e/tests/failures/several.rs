@@ -6,14 +6,7 @@ use serde_json::{Value as Json, json};
 use super::{count, log_says, until_works};
 
 fn in_front_of(ports: &[u16], upstream: &Json) -> SidecarOptions {
-    let seeds: Vec<String> = ports[1..]
-        .iter()
-        .map(|port| format!("127.0.0.1:{port}"))
-        .collect();
-    SidecarOptions::before_port(ports[0])
-        .rule("cached", "c:*", json!({}))
-        .config(json!({"upstream": upstream}))
-        .config(json!({"upstream": {"seeds": seeds}}))
+    SidecarOptions::before_several(ports, upstream).rule("cached", "c:*", json!({}))
 }
 
 fn behind_sentinels(servers: &SentinelSet) -> Sidecar {

@@ -12,14 +12,8 @@ use super::{applied, live, until_all_are_known};
 const TAG: &str = "{shop/main}";
 
 fn options(ports: &[u16], upstream: &Json) -> SidecarOptions {
-    let seeds: Vec<String> = ports[1..]
-        .iter()
-        .map(|port| format!("127.0.0.1:{port}"))
-        .collect();
-    SidecarOptions::before_port(ports[0])
+    SidecarOptions::before_several(ports, upstream)
         .rule("cached", "c:{id}", json!({}))
-        .config(json!({"upstream": {"seeds": seeds}}))
-        .config(json!({"upstream": upstream}))
         .config(json!({
             "tier": "shop/main",
             "keyspace": {"prefix": "shop:"},

@@ -6,10 +6,11 @@ use e2e::{
     environment::available,
     kubernetes::{
         ApiServer, ControlPlane, Target, apply_crds, eventually, new_namespace,
-        service_account_token, sweep, sweep_borrowed,
+        service_account_token, sweep, sweep_borrowed, until_gone,
     },
     process::{Folder, Process},
     until,
+    wait::PATIENCE,
 };
 use k8s_openapi::api::{
     apps::v1::StatefulSet,
@@ -102,11 +103,7 @@ async fn controllers_create_pods_and_collect_what_has_no_owner_any_more() {
         ..DeleteParams::default()
     };
     sets.delete("s", &background).await.unwrap();
-    eventually("the pod is collected", || async {
-        let gone = pods.get_opt("s-0").await.unwrap().is_none();
-        gone.then_some(())
-    })
-    .await;
+    until_gone(PATIENCE, &pods, "s-0").await;
 }
 
 #[tokio::test]
@@ -168,15 +165,7 @@ async fn a_borrowed_api_server_is_reached_by_an_account_of_its_own_and_swept_in_
     );
     let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(plane.client().await);
     for name in [namespace.as_str(), "pannier-e2e"] {
-        eventually(&format!("{name} is gone"), || async {
-            namespaces
-                .get_opt(name)
-                .await
-                .unwrap()
-                .is_none()
-                .then_some(())
-        })
-        .await;
+        until_gone(PATIENCE, &namespaces, name).await;
     }
     until("the account has no rights any longer", || {
         let tiers = borrowed
@@ -234,9 +223,11 @@ fn nothing_is_left_of_a_killed_run() {
             .env("PANNIER_TEST_FOLDER_FILE", &told),
         &files.path().join("log"),
     );
-    let folder = e2e::wait::within(e2e::wait::PATIENCE * 5, "it has started", || {
-        std::fs::read_to_string(&told).ok()
-    });
+    let folder = e2e::wait::within(
+        PATIENCE * 5,
+        || "it has started".into(),
+        || std::fs::read_to_string(&told).ok(),
+    );
     std::fs::remove_file(&told).unwrap();
     let folder = Path::new(&folder);
     assert!(sweep::left(folder).len() > 3);

@@ -34,12 +34,7 @@ async fn delete_tier(client: &Client, namespace: &str, name: &str) {
 }
 
 async fn until_gone(client: &Client, kind: &str, namespace: &str, name: &str) {
-    let what = format!("{kind} {namespace}/{name} is gone");
-    let api = api(client, kind, namespace);
-    eventually_within(MINUTE, &what, || async {
-        api.get_opt(name).await.unwrap().is_none().then_some(())
-    })
-    .await;
+    e2e::kubernetes::until_gone(MINUTE, &api(client, kind, namespace), name).await;
 }
 
 #[tokio::test]
@@ -142,16 +137,7 @@ async fn delete_namespace(client: &Client, name: &str) {
 
 async fn until_namespace_gone(client: &Client, name: &str) {
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let what = format!("namespace {name} is gone");
-    eventually_within(2 * MINUTE, &what, || async {
-        namespaces
-            .get_opt(name)
-            .await
-            .unwrap()
-            .is_none()
-            .then_some(())
-    })
-    .await;
+    e2e::kubernetes::until_gone(2 * MINUTE, &namespaces, name).await;
 }
 
 /// A namespace with a tier that is shared, one with volumes, and a session policy.

@@ -345,7 +345,7 @@ fn spec(on: &str, change: &Value) -> Value {
     spec
 }
 
-fn merge(into: &mut Value, change: &Value) {
+pub fn merge(into: &mut Value, change: &Value) {
     match (into, change) {
         (Value::Object(into), Value::Object(change)) => {
             for (key, value) in change {
@@ -420,7 +420,7 @@ fn every_field_of_the_schema_is_changed_or_has_a_reason() {
 }
 
 /// What tiers of this table name.
-async fn secrets(client: &Client, namespace: &str) {
+pub async fn secrets(client: &Client, namespace: &str) {
     for name in ["one", "two"] {
         let all = json!({"stringData": {
             "url": format!("redis://u:{name}@redis-{name}.example"),

@@ -62,6 +62,7 @@ async fn what_an_older_definition_has_stored_is_said_and_hinders_nobody() {
         ("extra", json!({"redis": none, "retired": {"field": 1}})),
         ("missing", json!({"environment": "Test"})),
         ("unknown", json!({"redis": {"topology": "Sharded"}})),
+        ("status", json!({"redis": none})),
         ("t", json!({"redis": {"topology": "Sharded"}})),
     ] {
         apply(
@@ -80,6 +81,8 @@ async fn what_an_older_definition_has_stored_is_said_and_hinders_nobody() {
         let spec = json!({"spec": spec});
         apply(&client, &namespace, "SessionPolicy", name, spec).await;
     }
+    let unfit = json!({"conditions": "none", "sidecars": 3});
+    status(&client, &namespace, "status", unfit).await;
     a_held_one(&client, &namespace, &other).await;
     apply_crds(&client).await;
     let tiers = api(&client, "CacheTier", &namespace);
@@ -112,6 +115,9 @@ async fn what_an_older_definition_has_stored_is_said_and_hinders_nobody() {
             "{name}"
         );
     }
+    // A status that does not fit is in nobody's way: it is written anew.
+    let ready = ("Ready", "True", "MemoryOnly");
+    condition(&client, subject("CacheTier", "status"), ready).await;
     let wanted = ("Stalled", "True", "Unreadable");
     condition(&client, subject("SessionPolicy", "no-tier"), wanted).await;
     let wanted = ("Stalled", "True", "TierUnreadable");

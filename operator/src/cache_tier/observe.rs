@@ -6,6 +6,7 @@
 pub mod agent;
 #[cfg(test)]
 pub(super) mod samples;
+mod trouble;
 pub mod volumes;
 
 use std::collections::BTreeMap;
@@ -62,6 +63,8 @@ pub struct ObservedPod {
     pub begun: bool,
     /// Its node, if that does not answer as far as the API server shows it of the pod.
     pub lost_node: Option<String>,
+    /// Why it does not run, if Kubernetes cannot make it.
+    pub trouble: Option<String>,
     /// What its agent says.
     pub view: View,
 }
@@ -135,6 +138,7 @@ impl ObservedPod {
         });
         let annotation = |key: &str| pod.annotations().get(key).cloned();
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+        let trouble = trouble::trouble(pod);
         let observed = Self {
             uid: pod.uid()?,
             shard: shard.and_then(|shard| shard.parse().ok()).unwrap_or(0),
@@ -146,7 +150,12 @@ impl ObservedPod {
             going: pod.metadata.deletion_timestamp.is_some(),
             begun,
             lost_node: node.filter(|_| is_overdue(pod) || is_given_up(pod)),
-            view: View::Unknown("it has no address yet".to_owned()),
+            view: View::Unknown(
+                trouble
+                    .clone()
+                    .unwrap_or_else(|| "it has no address yet".to_owned()),
+            ),
+            trouble,
             name,
         };
         Some((component, observed))
@@ -211,7 +220,11 @@ pub async fn observe(
     let pods = ours.filter_map(ObservedPod::of);
     let asked = pods.map(|(component, mut pod)| async move {
         if let Some(address) = &pod.address {
-            pod.view = agent::ask(address, &pod.name, &tier.uid).await;
+            let view = agent::ask(address, &pod.name, &tier.uid).await;
+            // Of two reasons for silence the container's is the cause.
+            if pod.trouble.is_none() || matches!(view, View::Known(_)) {
+                pod.view = view;
+            }
         }
         (component, pod)
     });

@@ -6,6 +6,7 @@
 //! `ValidatedTier`.
 
 mod change;
+pub mod settings;
 mod values;
 
 use std::collections::BTreeMap;

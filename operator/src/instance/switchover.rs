@@ -33,6 +33,11 @@ const STRAGGLERS: Duration = Duration::from_secs(3);
 /// Sentinels look at offsets once a second, and choose the furthest that they have seen.
 const SENTINEL_SEES: Duration = Duration::from_millis(1500);
 
+/// So long is a failover asked for while no write is accepted.
+const REFUSED: Duration = Duration::from_millis(500);
+/// Then writes go on for so long.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// How it ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all_fields = "camelCase")]
@@ -147,9 +152,22 @@ impl Switch<'_> {
 
     async fn go(&mut self) -> Result<String, SwitchError> {
         let candidates = self.candidates().await?;
-        self.freeze().await?;
-        self.catch_up(&candidates).await?;
-        self.fail_over().await?;
+        loop {
+            self.freeze().await?;
+            self.catch_up(&candidates).await?;
+            let Err(refused) = self.fail_over().await else {
+                break;
+            };
+            if Instant::now() + AGAIN > self.deadline {
+                return Err(SwitchError::Refused(refused));
+            }
+            info!(
+                refused,
+                "sentinels do not begin a failover yet; writes are accepted meanwhile"
+            );
+            self.thaw().await?;
+            sleep(AGAIN).await;
+        }
         let named = self.named().await?;
         let port = self.shared.config.server_port;
         replica_of(&mut self.own, &named, port, true).await?;
@@ -214,18 +232,15 @@ impl Switch<'_> {
         }
     }
 
-    async fn fail_over(&mut self) -> Result<(), SwitchError> {
+    /// The answer is why no Sentinel begins one; they know replicas that have just come a little
+    /// later than the primary does.
+    async fn fail_over(&mut self) -> Result<(), String> {
+        let began = Instant::now();
         loop {
-            let Err(refused) = self.watchers.fail_over().await else {
-                return Ok(());
-            };
-            if Instant::now() > self.deadline {
-                return Err(SwitchError::Refused(refused));
+            match self.watchers.fail_over().await {
+                Err(_) if began.elapsed() < REFUSED => sleep(LOOK * 5).await,
+                said => return said,
             }
-            if self.server().await?.replicas.is_empty() {
-                return Err(SwitchError::NoCandidate);
-            }
-            sleep(LOOK * 5).await;
         }
     }
 

@@ -175,11 +175,6 @@ impl Keeper {
         let mut secret = seen.secret.clone().unwrap_or_else(|| Secret {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
-                labels: Some(
-                    [("app.kubernetes.io/managed-by", names::FIELD_MANAGER)]
-                        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                        .into(),
-                ),
                 ..ObjectMeta::default()
             },
             type_: Some("Opaque".to_owned()),

@@ -256,7 +256,7 @@ impl Watch {
         }
     }
 
-    /// Puts a primary in force; what was kept from another one is dropped (P4).
+    /// Puts a primary in force; what was kept from another one is in doubt (P4).
     fn adopt(&mut self, primary: Address, epoch: u64) -> bool {
         let known = self.known.as_ref();
         let epoch = known
@@ -268,7 +268,7 @@ impl Watch {
         });
         let changed = super::publish(&self.shared, Topology::single(primary));
         if changed {
-            self.shared.tier.flush();
+            self.shared.tier.doubt();
             self.shared.counters_of_listener.flushes[Flush::Doubt as usize].inc();
         }
         changed

@@ -174,7 +174,7 @@ fn read_many(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> Fl
     let Some(rules) = rules else {
         return forward::forward(turn, session, request);
     };
-    if stale::read_many(turn, session, &rules, keys) {
+    if stale::read_many(turn, session, &rules, keys, None) {
         return Flow::Done;
     }
     match flight::read_many(turn, session, &rules, keys) {

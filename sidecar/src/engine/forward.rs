@@ -316,6 +316,9 @@ fn unavailable(
     ruled: &Ruled,
     why: &Lost,
 ) -> Flow {
+    if stale::unsent(turn, session, request) {
+        return Flow::Done;
+    }
     stale::written(turn, request, ruled);
     let command = request.spec.id();
     let after = After {

@@ -57,15 +57,26 @@ pub fn read(
     key: &[u8],
     query: Query<'_>,
 ) -> bool {
+    let reason = outage(turn.worker, session.db, key);
+    reason.is_some_and(|reason| read_for(turn, session, rule, key, query, reason))
+}
+
+fn read_for(
+    turn: &Turn<'_>,
+    session: &mut Session,
+    rule: RuleId,
+    key: &[u8],
+    query: Query<'_>,
+    reason: Stale,
+) -> bool {
     let worker = turn.worker;
     let Some(bound) = bound(worker, rule) else {
         return false;
     };
-    let db = session.db;
-    let Some(reason) = outage(worker, db, key) else {
-        return false;
+    let at = Lookup {
+        db: session.db,
+        key,
     };
-    let at = Lookup { db, key };
     let now = worker.now();
     let tier = &worker.shared.tier;
     if !session.reply(|reply| tier.read_stale(at, query, bound, now, reply)) {
@@ -76,15 +87,39 @@ pub fn read(
     true
 }
 
-/// `MGET`: each key current or stale, or nothing.
-pub fn read_many(turn: &Turn<'_>, session: &mut Session, rules: &[RuleId], keys: &[&[u8]]) -> bool {
+/// Answers a read that could not be sent, if the rule allows it. The tracked link may be up already
+/// while the one that would carry the read is not.
+pub fn unsent(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> bool {
+    let Request { spec, args, .. } = request;
+    let policy = &turn.active.policy;
+    let reason = Stale::Disconnected;
+    if spec.id() == CommandId::Mget {
+        let rules: Option<Vec<RuleId>> = args[1..].iter().map(|key| policy.find(key)).collect();
+        return rules
+            .is_some_and(|rules| read_many(turn, session, &rules, &args[1..], Some(reason)));
+    }
+    let Some(query) = cached::query(spec.id(), args) else {
+        return false;
+    };
+    let rule = policy.find(args[1]);
+    rule.is_some_and(|rule| read_for(turn, session, rule, args[1], query, reason))
+}
+
+/// `MGET`: each key current or stale, or nothing. `known` is why Redis cannot be asked, if it is known.
+pub fn read_many(
+    turn: &Turn<'_>,
+    session: &mut Session,
+    rules: &[RuleId],
+    keys: &[&[u8]],
+    known: Option<Stale>,
+) -> bool {
     let worker = turn.worker;
     let allowed = |rule: &RuleId| turn.active.policy.rule(*rule).stale_if_error.is_some();
     if !rules.iter().all(allowed) {
         return false;
     }
     let db = session.db;
-    let served = session.reply(|reply| write_many(worker, db, rules, keys, None, reply));
+    let served = session.reply(|reply| write_many(worker, db, rules, keys, known, reply));
     if served {
         worker.count_hit(session.command);
     }

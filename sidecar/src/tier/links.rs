@@ -98,6 +98,33 @@ impl Links {
         self.purges.fetch_add(1, AcqRel);
     }
 
+    /// Ends the life of every link's entries, as [`TierLink::break_proof`] does.
+    pub fn doubt_all(&self) {
+        for (link, slot) in (0_u16..).zip(self.slots.iter()) {
+            self.end(link, slot.proven_until.load(Acquire));
+        }
+    }
+
+    /// The entries of a link can be served no longer, but where a rule allows what could be served
+    /// `until` then.
+    fn end(&self, link: u16, until: u64) {
+        let purges = self.purges.load(Acquire);
+        let slot = usize::from(link);
+        let epoch = self.slots[slot].epoch.fetch_add(1, AcqRel);
+        if until == 0 {
+            return;
+        }
+        let mut ended = self.ended[slot].lock();
+        if ended.len() == REMEMBERED {
+            ended.pop_front();
+        }
+        ended.push_back(Ended {
+            epoch,
+            until: Tick(until).min(Tick::now()),
+            purges,
+        });
+    }
+
     /// When an entry of that origin could last be served coherently, if a lost or silent link, and
     /// no flush, is the reason that it cannot be now.
     pub fn coherent_until(&self, origin: Origin, now: Tick) -> Option<Tick> {
@@ -146,9 +173,10 @@ impl TierLink {
             .fetch_max((sent + max_staleness).0, AcqRel);
     }
 
-    /// Drops all its entries at once, for good; the connection itself is not in doubt.
-    pub fn flush(&self) {
-        self.slot().epoch.fetch_add(1, AcqRel);
+    /// Its entries are not current any longer; the connection itself is not in doubt.
+    pub fn doubt(&self) {
+        let until = self.slot().proven_until.load(Acquire);
+        self.tier.links().end(self.slot, until);
     }
 
     /// The connection is lost or in doubt: none of its entries is current any longer. The answer is
@@ -157,21 +185,8 @@ impl TierLink {
         if planted::is(Bug::Epoch) {
             return true;
         }
-        let links = self.tier.links();
-        let purges = links.purges.load(Acquire);
         let until = self.slot().proven_until.swap(0, AcqRel);
-        let epoch = self.slot().epoch.fetch_add(1, AcqRel);
-        if until > 0 {
-            let mut ended = links.ended[usize::from(self.slot)].lock();
-            if ended.len() == REMEMBERED {
-                ended.pop_front();
-            }
-            ended.push_back(Ended {
-                epoch,
-                until: Tick(until).min(Tick::now()),
-                purges,
-            });
-        }
+        self.tier.links().end(self.slot, until);
         until > 0
     }
 

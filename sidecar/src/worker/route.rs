@@ -169,12 +169,12 @@ impl Worker {
         self.shared.topology.doubt();
     }
 
-    /// Drops what the links of a set have read.
+    /// What the links of a set have read is in doubt.
     fn flush_links(&self, set: &LinkSet, why: Flush) {
         let tier = set.tracked_link().and_then(|link| link.tier.as_ref());
         if let Some(tier) = tier {
             self.counters.flushes[why as usize].inc();
-            tier.flush();
+            tier.doubt();
         }
     }
 

@@ -81,3 +81,39 @@ fn inherit(parent: &Path, child: &Path) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Leaves the group of a process hardly more memory than it has now: whoever asks for more there is
+/// killed by the kernel, as at the limit of its container.
+pub fn squeeze(process: i32) -> io::Result<()> {
+    let groups = fs::read_to_string(format!("/proc/{process}/cgroup"))?;
+    // Such as `4:memory:/a/b` in version 1, `0::/a/b` in version 2.
+    let found = groups.lines().find_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        let path = path.trim_start_matches('/');
+        let (root, own, limit) = match controllers {
+            "memory" => ("/sys/fs/cgroup/memory", "rss", "memory.limit_in_bytes"),
+            "" => ("/sys/fs/cgroup", "anon", "memory.max"),
+            _ => return None,
+        };
+        let group = Path::new(root).join(path);
+        group.join(limit).exists().then_some((group, own, limit))
+    });
+    let (group, own, limit) =
+        found.ok_or_else(|| io::Error::other(format!("no memory group: {groups}")))?;
+    let stat = fs::read_to_string(group.join("memory.stat"))?;
+    let used = stat.lines().find_map(|line| {
+        let (name, bytes) = line.split_once(' ')?;
+        (name == own).then(|| bytes.parse::<u64>().ok())?
+    });
+    let used = used.ok_or_else(|| io::Error::other(format!("no {own} in memory.stat: {stat}")))?;
+    // Pages of files must go first, and some of the kernel's never do.
+    let mut last = Ok(());
+    for mebibytes in 1..16 {
+        let bytes = used + (mebibytes << 20);
+        last = fs::write(group.join(limit), bytes.to_string());
+        if last.is_ok() {
+            break;
+        }
+    }
+    last
+}

@@ -58,7 +58,7 @@ impl Node {
         // The kubelet ends at once when there is no socket.
         wait::within(
             Duration::from_mins(1),
-            &format!("containerd of node{number} answers"),
+            || format!("containerd of node{number} answers"),
             || {
                 let version = node.ctr().arg("version").output().ok()?;
                 version.status.success().then_some(())

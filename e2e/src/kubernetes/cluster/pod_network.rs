@@ -24,8 +24,13 @@ impl PodNetwork {
 
     /// Connects to a port of 127.0.0.1 in the pod.
     pub fn dial(&self, port: u16) -> io::Result<TcpStream> {
+        self.reach(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    }
+
+    /// Connects from the pod to somewhere else.
+    pub fn reach(&self, to: SocketAddr) -> io::Result<TcpStream> {
         let path = PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()));
-        let stream = dial(&path, SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+        let stream = dial(&path, to)?;
         stream.set_nodelay(true)?;
         Ok(stream)
     }

@@ -104,6 +104,25 @@ pub async fn too_little_memory(tier: &Tier, app: &App, redis: &Json) {
     empty(app);
 }
 
+/// More memory than any node has: the new pod waits, and the tier says what the scheduler says. The
+/// others serve on, and a revert heals.
+pub async fn fits_nowhere(tier: &Tier, app: &App, redis: &Json) {
+    let trial = Trial::begin(tier, app, "more memory than any node has, then a revert").await;
+    let mut vast = redis.clone();
+    vast["memory"] = json!("900Gi");
+    tier.apply(vast).await;
+    let what = "one pod cannot be scheduled, and the tier says so";
+    eventually_within(SLOW, what, || async {
+        let (status, _, message) = tier.condition("Ready").await?;
+        let said = message.contains("Unschedulable: ") && message.contains("Insufficient memory");
+        (said && status == "False").then_some(())
+    })
+    .await;
+    let unready = unready(tier).await;
+    tier.apply(redis.clone()).await;
+    trial.end().await.was_planned().changed_only(&unready);
+}
+
 /// 30 MiB in 30 keys.
 fn fill(app: &App) {
     let mut wire = app.connect(SLOW).expect("the sidecar runs");
@@ -133,7 +152,8 @@ pub async fn bad_image(tier: &Tier, app: &App, redis: &Json) {
         let (_, _, message) = tier.condition("Reconciling").await?;
         let unready = unready(tier).await;
         let stuck = unready.first()?;
-        let said = message.contains(&format!("{stuck} does not come up"));
+        let why = "the image localhost/none:dev cannot be pulled";
+        let said = message.contains(&format!("{stuck} does not come up")) && message.contains(why);
         said.then(|| stuck.clone())
     })
     .await;

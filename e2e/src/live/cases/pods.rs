@@ -29,6 +29,21 @@ pub async fn primary_killed(tier: &Tier, app: &App) {
         .changed_only(&[primary.name_any()]);
 }
 
+/// A value for which the primary's container has too little memory: the kernel kills the server.
+pub async fn primary_out_of_memory(tier: &Tier, app: &App) {
+    let primary = tier.primary().await;
+    let trial = Trial::begin(tier, app, "primary's container out of memory").await;
+    tier.cluster.squeeze_memory(&primary, "redis");
+    let value = "x".repeat(24 << 20);
+    let answer = tier.run_on(&primary, &["SET", "big", &value]).await;
+    assert_eq!(answer, None, "there was memory for it");
+    tier.until_another(&primary).await;
+    let outcome = trial.end().await;
+    outcome
+        .compare(UNPLANNED)
+        .changed_only(&[primary.name_any()]);
+}
+
 /// `kubectl delete pod --force --grace-period=0` of the primary.
 pub async fn primary_deleted_at_once(tier: &Tier, app: &App) {
     let primary = tier.primary().await;

@@ -11,7 +11,10 @@ use kube::{
 use serde_json::Value as Json;
 
 use super::super::{Live, SLOW, TIER, Tier, rest};
-use crate::{environment::unusable, kubernetes::eventually_within};
+use crate::{
+    environment::unusable,
+    kubernetes::{eventually_within, until_gone},
+};
 
 const KEY: &str = "kept";
 
@@ -58,14 +61,7 @@ pub async fn namespace(live: &Live, tier: &Tier, redis: &Json) {
     all.delete(&live.namespace, &DeleteParams::default())
         .await
         .unwrap_or_else(|error| unusable(&format!("the namespace stays: {error}")));
-    eventually_within(SLOW, "the namespace is gone", || async {
-        all.get_opt(&live.namespace)
-            .await
-            .ok()?
-            .is_none()
-            .then_some(())
-    })
-    .await;
+    until_gone(SLOW, &all, &live.namespace).await;
     println!(
         "measured: namespace of a tier gone {:.1?} after its deletion",
         began.elapsed()

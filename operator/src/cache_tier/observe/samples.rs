@@ -33,6 +33,7 @@ pub fn pod(set: &str, ordinal: u32, view: View) -> ObservedPod {
         going: false,
         begun: true,
         lost_node: None,
+        trouble: None,
         view,
     }
 }

@@ -22,7 +22,11 @@ pub(super) fn sentinels(workload: &Workload, observed: &Observed) -> Next {
     // One that does not run anyway goes first; then those that do.
     let broken = pods.iter().find(|pod| old(pod) && !pod.ready);
     if let Some(pod) = pods.iter().find(|pod| !pod.ready && !old(pod)) {
-        return wait(format!("Sentinel {} does not come up", pod.name));
+        return wait(format!(
+            "Sentinel {} does not come up{}",
+            pod.name,
+            because(pod)
+        ));
     }
     match broken.or_else(|| pods.iter().rev().find(old)) {
         Some(pod) => (Some(replace(pod)), None),
@@ -50,8 +54,9 @@ pub(super) fn shard(index: u32, workload: &Workload, observed: &Observed) -> Nex
     }
     if let Some(pod) = pods.iter().find(|pod| !pod.ready && !old(pod)) {
         return wait(format!(
-            "{} does not come up; nothing else is replaced",
-            pod.name
+            "{} does not come up{}; nothing else is replaced",
+            pod.name,
+            because(pod)
         ));
     }
     if let Some(why) = pods.iter().copied().find_map(unknown) {
@@ -64,14 +69,31 @@ pub(super) fn shard(index: u32, workload: &Workload, observed: &Observed) -> Nex
             primaries.len()
         ));
     };
-    if let Some(replica) = pods.iter().rev().find(|pod| old(pod) && !pod.is_primary()) {
+    let online = primary.server().map_or(0, |server| {
+        server.replicas.iter().filter(|one| one.online).count()
+    });
+    // A replica says a moment earlier that it is in step than its primary counts it. One more that
+    // goes in that moment leaves too few for writes to be accepted.
+    let all_follow = online + 1 >= pods.len();
+    let outdated = pods
+        .iter()
+        .rev()
+        .filter(|pod| old(pod) && !pod.is_primary());
+    // One that does not serve goes first.
+    if let Some(replica) = outdated.min_by_key(|pod| pod.ready) {
+        if replica.ready && !all_follow {
+            return wait(format!(
+                "{} does not see all of its replicas in step yet",
+                primary.name
+            ));
+        }
         return (Some(replace(replica)), None);
     }
     // Only the primary is left.
     if pods.len() == 1 {
         return (Some(replace(primary)), None);
     }
-    if pods.iter().any(|pod| pod.is_in_sync()) {
+    if all_follow && pods.iter().any(|pod| pod.is_in_sync()) {
         (switch_over(primary), None)
     } else {
         wait(format!(
@@ -95,6 +117,11 @@ fn replace(pod: &ObservedPod) -> Step {
     }
 }
 
+fn because(pod: &ObservedPod) -> String {
+    let trouble = pod.trouble.as_ref();
+    trouble.map_or_else(String::new, |why| format!(" ({why})"))
+}
+
 fn wait(why: String) -> Next {
     (None, Some(why))
 }
@@ -104,7 +131,7 @@ mod tests {
     use super::*;
     use crate::{
         cache_tier::observe::{View, samples},
-        instance::state::{Role, Server},
+        instance::state::{Follower, Role, Server},
     };
 
     fn state(role: Role) -> View {
@@ -113,9 +140,17 @@ mod tests {
             role: Some(role),
             synced: true,
             link_up: true,
+            replicas: vec![online(); 2],
             ..Server::default()
         });
         View::Known(Box::new(state))
+    }
+
+    fn online() -> Follower {
+        Follower {
+            online: true,
+            ..Follower::default()
+        }
     }
 
     fn pod(ordinal: u32, workload: &str, view: View) -> ObservedPod {
@@ -225,5 +260,24 @@ mod tests {
         let (step, wait) = next(pods);
         assert_eq!(step, None);
         assert!(wait.unwrap().contains("in step"));
+    }
+
+    #[test]
+    fn a_replica_stays_until_its_primary_counts_all_of_them() {
+        let seen = |count| {
+            let View::Known(mut primary) = state(Role::Primary) else {
+                panic!("known")
+            };
+            primary.server.as_mut().unwrap().replicas = vec![online(); count];
+            next(vec![
+                pod(0, "old", state(Role::Replica)),
+                pod(1, "old", View::Known(primary)),
+                pod(2, "new", state(Role::Replica)),
+            ])
+        };
+        let (step, wait) = seen(1);
+        assert_eq!(step, None);
+        assert!(wait.unwrap().contains("all of its replicas"));
+        assert_eq!(replaced(&seen(2)), Some("t-shard-0-0"));
     }
 }

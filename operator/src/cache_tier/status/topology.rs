@@ -61,8 +61,12 @@ fn problem(progress: &Progress, servers: &Servers) -> Option<(&'static str, Vec<
     let answering = sentinels.iter().filter(|pod| pod.ready).count();
     let wanted = servers.sentinels as usize;
     (answering < wanted).then(|| {
-        let why = format!("{answering} of {wanted} Sentinels are ready");
-        ("SentinelMissing", vec![why])
+        let mut why = vec![format!("{answering} of {wanted} Sentinels are ready")];
+        why.extend(sentinels.iter().filter_map(|pod| {
+            let trouble = pod.trouble.as_ref()?;
+            Some(format!("{}: {trouble}", pod.name))
+        }));
+        ("SentinelMissing", why)
     })
 }
 

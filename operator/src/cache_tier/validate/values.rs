@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use policy::ByteSize;
 
-use super::Servers;
+use super::{Servers, settings};
 use crate::instance::render;
 
 /// A server needs so much for itself.
@@ -49,6 +49,11 @@ pub(super) fn refused(servers: &Servers) -> Vec<String> {
         format!(
             "spec.redis.config: {key:?} is no name of a setting; write lower-case letters, digits and `-`"
         )
+    }));
+    let named = servers.config.keys().filter(|key| is_setting(key));
+    sentences.extend(named.filter_map(|key| {
+        let why = settings::unknown(servers.engine, key)?;
+        Some(format!("spec.redis.config: {key}: {why}"))
     }));
     let agents = keys(&servers.config, |key| !belongs_to_agent(key));
     sentences.extend(agents.map(|key| {
