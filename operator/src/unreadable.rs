@@ -56,7 +56,7 @@ where
     let mut stored = serde_json::to_value(stored).expect("an object of the API is JSON");
     let status = stored["status"].take();
     if !status.is_null() && serde_json::from_value::<K>(stored.clone()).is_ok() {
-        tracing::warn!(%kind, namespace, name, %status, "a status cannot be read; it is removed");
+        tracing::warn!(%kind, namespace, name, "a status cannot be read; it is removed");
         return remove_status::<K>(client, metadata).await;
     }
     let findings = validator().check(&stored, None);

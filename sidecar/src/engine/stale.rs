@@ -94,9 +94,10 @@ pub fn unsent(turn: &Turn<'_>, session: &mut Session, request: Request<'_>) -> b
     let policy = &turn.active.policy;
     let reason = Stale::Disconnected;
     if spec.id() == CommandId::Mget {
+        // Other keys may be at servers that are well.
+        let known = (!turn.worker.is_cluster()).then_some(reason);
         let rules: Option<Vec<RuleId>> = args[1..].iter().map(|key| policy.find(key)).collect();
-        return rules
-            .is_some_and(|rules| read_many(turn, session, &rules, &args[1..], Some(reason)));
+        return rules.is_some_and(|rules| read_many(turn, session, &rules, &args[1..], known));
     }
     let Some(query) = cached::query(spec.id(), args) else {
         return false;
