@@ -66,7 +66,7 @@ impl Field {
             }
         });
         merge(&mut spec, &change);
-        complete(&self.spec, &mut spec, "");
+        complete(&self.spec, &mut spec);
         spec
     }
 }
@@ -147,11 +147,11 @@ fn around(kind: &str, path: &str) -> Value {
 }
 
 /// Gives what is required and missing beside the value in question.
-fn complete(schema: &Value, value: &mut Value, name: &str) {
+fn complete(schema: &Value, value: &mut Value) {
     let Some(properties) = schema["properties"].as_object() else {
         if let (Some(items), true) = (value.as_array_mut(), schema["items"].is_object()) {
             for item in items {
-                complete(&schema["items"], item, name);
+                complete(&schema["items"], item);
             }
         }
         return;
@@ -166,11 +166,7 @@ fn complete(schema: &Value, value: &mut Value, name: &str) {
         }
     }
     for (name, value) in fields {
-        complete(
-            &properties.get(name).cloned().unwrap_or_default(),
-            value,
-            name,
-        );
+        complete(&properties.get(name).cloned().unwrap_or_default(), value);
     }
 }
 
@@ -182,7 +178,7 @@ fn sample(schema: &Value, name: &str) -> Value {
         (Some("integer"), _) => schema["minimum"].clone(),
         (Some("object"), _) => {
             let mut block = json!({});
-            complete(schema, &mut block, name);
+            complete(schema, &mut block);
             block
         }
         (Some("array"), _) => json!([sample(&schema["items"], name)]),

@@ -60,13 +60,13 @@ fn sentence(reason: &str, message: Option<&str>) -> String {
 mod tests {
     use super::*;
 
-    fn told(status: serde_json::Value) -> Option<String> {
+    fn told(status: &serde_json::Value) -> Option<String> {
         let pod = serde_json::json!({"metadata": {}, "status": status});
         trouble(&serde_json::from_value(pod).unwrap())
     }
 
     fn waiting(reason: &str, message: &str) -> Option<String> {
-        told(serde_json::json!({"containerStatuses": [{
+        told(&serde_json::json!({"containerStatuses": [{
             "name": "redis", "image": "a:1", "imageID": "", "ready": false, "restartCount": 3,
             "state": {"waiting": {"reason": reason, "message": message}},
             "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_pod_that_cannot_be_scheduled_says_what_the_scheduler_says() {
-        let said = told(serde_json::json!({"conditions": [{
+        let said = told(&serde_json::json!({"conditions": [{
             "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
             "message": "0/3 nodes are available: 3 Insufficient memory.",
         }]}));
@@ -100,6 +100,6 @@ mod tests {
             waiting("CrashLoopBackOff", "back-off 40s restarting").unwrap(),
             "container redis: CrashLoopBackOff: it ended with code 137 (OOMKilled)"
         );
-        assert_eq!(told(serde_json::json!({"phase": "Running"})), None);
+        assert_eq!(told(&serde_json::json!({"phase": "Running"})), None);
     }
 }
