@@ -205,11 +205,21 @@ impl Drop for Process {
 
 /// A port that was free a moment ago.
 pub fn free_port() -> Outcome<u16> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(Failure::io("find a free port"))?;
-    Ok(listener
-        .local_addr()
-        .map_err(Failure::io("find a free port"))?
-        .port())
+    let [port] = free_ports()?;
+    Ok(port)
+}
+
+/// Several, each another: all are taken before the first is given back.
+pub fn free_ports<const COUNT: usize>() -> Outcome<[u16; COUNT]> {
+    let failed = |error| Failure::io("find a free port")(error);
+    let mut listeners = Vec::new();
+    let mut ports = [0; COUNT];
+    for port in &mut ports {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;
+        *port = listener.local_addr().map_err(failed)?.port();
+        listeners.push(listener);
+    }
+    Ok(ports)
 }
 
 /// A folder for logs and generated files, removed when dropped.

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::failure::{Failure, Outcome};
-use crate::process::{Core, Folder, Launch, Process, free_port};
+use crate::process::{Core, Folder, Launch, Process, free_ports};
 
 /// What the configuration file says; everything else keeps its default, so tracking is on.
 #[derive(Clone, Copy, Debug)]
@@ -98,7 +98,7 @@ impl Sidecar {
         folder: &Folder,
     ) -> Outcome<Self> {
         let config = folder.write(&format!("{name}.yaml"), &settings.yaml())?;
-        let (port, http, admin) = (free_port()?, free_port()?, free_port()?);
+        let [port, http, admin] = free_ports()?;
         let address = |port: u16| format!("127.0.0.1:{port}");
         let config = config.display().to_string();
         let args = [
