@@ -11,7 +11,7 @@ use kube::{
     api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
     core::GroupVersionKind,
 };
-use policy::names::REDIS_PORT;
+use policy::names::{REDIS_PORT, SENTINEL_PORT};
 use serde_json::{Value as Json, json};
 
 use super::Live;
@@ -243,6 +243,31 @@ impl Tier {
         wire.patience(Duration::from_secs(2));
         wire.try_call(&["AUTH", "operator", &password]).ok()?;
         wire.try_call(words).ok()
+    }
+
+    /// Waits until every Sentinel sees every replica. After a switch they connect to them anew, by name;
+    /// whoever cuts the node with the DNS before has done two things at once.
+    pub async fn until_watched(&self) {
+        eventually_within(SLOW, "every Sentinel sees every replica", || async {
+            let replicas = self.servers().await.len() - 1;
+            for pod in self.sentinels().await {
+                let password = self.password("operator").await?;
+                let network = self.cluster.network_of(&pod, "sentinel")?;
+                let mut wire = Wire::of(network.dial(SENTINEL_PORT).ok()?);
+                wire.patience(Duration::from_secs(2));
+                wire.try_call(&["AUTH", "operator", &password]).ok()?;
+                let seen = wire.try_call(&["SENTINEL", "REPLICAS", TIER]).ok()?;
+                let text = seen.to_string();
+                let away = ["s_down", "disconnected"]
+                    .iter()
+                    .any(|flag| text.contains(flag));
+                if seen.is_error() || seen.items().len() != replicas || away {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
     }
 
     /// The current password of one of its users.

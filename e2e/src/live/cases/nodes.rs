@@ -16,6 +16,7 @@ pub async fn primarys_link_down(tier: &Tier, app: &App) {
     } else {
         ""
     };
+    tier.until_watched().await;
     let trial = Trial::begin(tier, app, &format!("link of the primary's node{dns} down")).await;
     node.cut();
     trial.writer.until_written(500);
@@ -36,6 +37,7 @@ pub async fn move_primary_to(tier: &Tier, node: &str) {
         if tier.cluster.node_of(&primary).name() == node {
             return;
         }
+        tier.until_watched().await;
         tier.delete(&primary, false).await;
         tier.until_replaced(&primary).await;
         tier.until_ready().await;
