@@ -21,14 +21,11 @@ use serde_json::json;
 
 /// In front of a cluster; keys that begin with `c:` are kept locally.
 fn options(cluster: &ClusterSet) -> SidecarOptions {
-    let ports = cluster.ports();
-    let seeds: Vec<String> = ports[1..]
-        .iter()
-        .map(|port| format!("127.0.0.1:{port}"))
-        .collect();
-    SidecarOptions::before_port(ports[0])
-        .rule("cached", "c:*", json!({}))
-        .config(json!({"upstream": {"mode": "Cluster", "seeds": seeds}}))
+    SidecarOptions::before_several(&cluster.ports(), &json!({"mode": "Cluster"})).rule(
+        "cached",
+        "c:*",
+        json!({}),
+    )
 }
 
 fn start() -> (ClusterSet, Sidecar) {

@@ -13,14 +13,9 @@ use e2e::{
 use serde_json::{Value as Json, json};
 
 fn before(ports: &[u16], upstream: &Json, authority: &str) -> SidecarOptions {
-    let seeds: Vec<String> = ports[1..]
-        .iter()
-        .map(|port| format!("127.0.0.1:{port}"))
-        .collect();
-    SidecarOptions::before_port(ports[0])
+    SidecarOptions::before_several(ports, upstream)
         .rule("cached", "k:*", json!({}))
-        .config(json!({"upstream": {"seeds": seeds, "tls": {"caFile": authority}}}))
-        .config(json!({"upstream": upstream}))
+        .config(json!({"upstream": {"tls": {"caFile": authority}}}))
 }
 
 fn sentinel() -> Json {

@@ -20,19 +20,8 @@ use serde_json::json;
 const GENEROUS: Duration = Duration::from_secs(5);
 
 fn before(ports: &[u16]) -> SidecarOptions {
-    let seeds: Vec<String> = ports[1..]
-        .iter()
-        .map(|port| format!("127.0.0.1:{port}"))
-        .collect();
-    SidecarOptions::before_port(ports[0])
-        .config(json!({
-            "upstream": {
-                "mode": "Sentinel",
-                "seeds": seeds,
-                "sentinel": {"masterName": "mymaster"},
-            },
-        }))
-        .rule("cached", "k:{id}", json!({"ttl": "10m"}))
+    let upstream = json!({"mode": "Sentinel", "sentinel": {"masterName": "mymaster"}});
+    SidecarOptions::before_several(ports, &upstream).rule("cached", "k:{id}", json!({"ttl": "10m"}))
 }
 
 /// The primary in `/state`.

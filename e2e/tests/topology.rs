@@ -7,12 +7,7 @@ use e2e::{
 use serde_json::{Value as Json, json};
 
 fn before(ports: &[u16]) -> SidecarOptions {
-    let seeds: Vec<String> = ports[1..]
-        .iter()
-        .map(|port| format!("127.0.0.1:{port}"))
-        .collect();
-    SidecarOptions::before_port(ports[0])
-        .config(json!({"upstream": {"mode": "Cluster", "seeds": seeds}}))
+    SidecarOptions::before_several(ports, &json!({"mode": "Cluster"}))
 }
 
 fn topology(sidecar: &Sidecar) -> Json {

@@ -109,14 +109,12 @@ fn a_server_that_does_not_tell_its_limit_is_not_warned_about() {
 #[test]
 fn b7_in_a_cluster_the_fullest_table_of_all_shards_is_warned_about() {
     let cluster = ClusterSet::new(Engine::Redis7);
-    let ports = cluster.ports();
-    let seeds: Vec<String> = ports[1..]
-        .iter()
-        .map(|port| format!("127.0.0.1:{port}"))
-        .collect();
-    let options = SidecarOptions::before_port(ports[0])
-        .rule("cached", "c:*", json!({}))
-        .config(json!({"upstream": {"mode": "Cluster", "seeds": seeds}}));
+    let upstream = json!({"mode": "Cluster"});
+    let options = SidecarOptions::before_several(&cluster.ports(), &upstream).rule(
+        "cached",
+        "c:*",
+        json!({}),
+    );
     let sidecar = Sidecar::start_coherent(&options);
     let mut app = sidecar.connect();
     let table = || sidecar.state()["coherence"]["trackingTable"].clone();

@@ -351,20 +351,22 @@ impl Cluster {
     /// Leaves a running container hardly more memory than it has now: when it asks for more, the kernel
     /// kills it for want of memory.
     pub fn squeeze_memory(&self, pod: &Pod, container: &str) {
-        let id = container_id(pod, container);
-        let process = self.node_of(pod).container_process(&id);
-        let squeezed = process.map(groups::squeeze);
-        if !matches!(squeezed, Some(Ok(()))) {
-            unusable(&format!("{container} keeps its memory: {squeezed:?}"));
-        }
+        groups::squeeze(self.process_of(pod, container))
+            .unwrap_or_else(|error| unusable(&format!("{container} keeps its memory: {error}")));
     }
 
     /// Resident memory of the first process of a container, in bytes.
     pub fn resident(&self, pod: &Pod, container: &str) -> u64 {
-        let id = container_id(pod, container);
-        let process = self.node_of(pod).container_process(&id);
-        let process = process.unwrap_or_else(|| unusable(&format!("{container} does not run")));
+        let process = self.process_of(pod, container);
         crate::process::resident(u32::try_from(process).expect("process ids are positive"))
+    }
+
+    /// The first process of a container, which must run.
+    fn process_of(&self, pod: &Pod, container: &str) -> i32 {
+        let process = self
+            .node_of(pod)
+            .container_process(&container_id(pod, container));
+        process.unwrap_or_else(|| unusable(&format!("{container} does not run")))
     }
 
     /// The network of a pod, by one of its running containers; none, if that does not run.

@@ -237,9 +237,19 @@ impl Tier {
 
     /// One command on the server of a pod, as the operator's user.
     pub async fn ask(&self, pod: &Pod, words: &[&str]) -> Option<crate::Value> {
+        self.ask_at(pod, ("redis", REDIS_PORT), words).await
+    }
+
+    /// The same in one of the pod's containers.
+    async fn ask_at(
+        &self,
+        pod: &Pod,
+        (container, port): (&str, u16),
+        words: &[&str],
+    ) -> Option<crate::Value> {
         let password = self.password("operator").await?;
-        let network = self.cluster.network_of(pod, "redis")?;
-        let mut wire = Wire::of(network.dial(REDIS_PORT).ok()?);
+        let network = self.cluster.network_of(pod, container)?;
+        let mut wire = Wire::of(network.dial(port).ok()?);
         wire.patience(Duration::from_secs(2));
         wire.try_call(&["AUTH", "operator", &password]).ok()?;
         wire.try_call(words).ok()
@@ -251,12 +261,9 @@ impl Tier {
         eventually_within(SLOW, "every Sentinel sees every replica", || async {
             let replicas = self.servers().await.len() - 1;
             for pod in self.sentinels().await {
-                let password = self.password("operator").await?;
-                let network = self.cluster.network_of(&pod, "sentinel")?;
-                let mut wire = Wire::of(network.dial(SENTINEL_PORT).ok()?);
-                wire.patience(Duration::from_secs(2));
-                wire.try_call(&["AUTH", "operator", &password]).ok()?;
-                let seen = wire.try_call(&["SENTINEL", "REPLICAS", TIER]).ok()?;
+                let at = ("sentinel", SENTINEL_PORT);
+                let words = ["SENTINEL", "REPLICAS", TIER];
+                let seen = self.ask_at(&pod, at, &words).await?;
                 let text = seen.to_string();
                 let away = ["s_down", "disconnected"]
                     .iter()

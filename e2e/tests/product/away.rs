@@ -2,9 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::kubernetes::eventually_within;
+use e2e::{kubernetes::eventually_within, live::spec};
 use kube::ResourceExt as _;
-use serde_json::json;
 use tokio::time::sleep;
 
 use super::{
@@ -56,11 +55,7 @@ async fn pods_stay_ready_and_cached_reads_are_answered_while_redis_is_down() {
         return;
     };
     let _alone = world.cluster.alone().await;
-    let space = Space::new(world, "redis-down").await;
-    let tier = space
-        .tier(json!({"topology": "Standalone", "memory": "64Mi"}))
-        .await;
-    space.until_injecting().await;
+    let (space, tier) = Space::serving(world, "redis-down", spec::standalone()).await;
     let apps = space.apps().await;
     space.begin(&apps);
 
@@ -100,9 +95,7 @@ async fn pods_stay_ready_and_cached_reads_are_answered_while_redis_is_down() {
         ready.then(|| began.elapsed())
     })
     .await;
-    for app in &apps {
-        space.until_served(app).await;
-    }
+    space.until_all_served(&apps).await;
     println!(
         "measured: Redis back {back:.1?} after it could be scheduled, every app served again within {:.1?} more",
         began.elapsed() - back
@@ -119,10 +112,7 @@ async fn nothing_fails_while_there_is_no_operator_not_even_when_the_primary_dies
         return;
     };
     let _alone = world.cluster.alone().await;
-    let space = Space::new(world, "no-operator").await;
-    let redis = json!({"topology": "Replicated", "replicasPerShard": 2, "memory": "64Mi"});
-    let tier = space.tier(redis).await;
-    space.until_injecting().await;
+    let (space, tier) = Space::serving(world, "no-operator", spec::replicated()).await;
     let apps = space.apps().await;
     space.begin(&apps);
 
@@ -142,10 +132,7 @@ async fn nothing_fails_while_there_is_no_operator_not_even_when_the_primary_dies
     let primary = tier.primary().await;
     world.cluster.kill_container(&primary, "redis");
     tier.until_another(&primary).await;
-    for app in &apps {
-        space.until_served(app).await;
-    }
-    let seen = Seen::by(&space, &apps);
+    let seen = Seen::once_served(&space, &apps).await;
     println!("measured: primary killed, no operator: {}", seen.line());
     seen.no_read_failed("primary killed, no operator")
         .resumed_within("primary killed, no operator", FAILOVER);

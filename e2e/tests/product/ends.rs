@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{
     space::{Space, end_of, is_injected, last_words, status},
-    world::{SLOW, World, world},
+    world::{SLOW, world},
 };
 use e2e::live::TIER;
 
@@ -24,15 +24,6 @@ const JOB: Duration = Duration::from_secs(10);
 /// Keeps a deleted pod readable until its last words are read.
 const KEEP: &str = "e2e.pannier.dev/read";
 
-async fn space(world: &'static World, prefix: &str) -> Space {
-    let space = Space::new(world, prefix).await;
-    space
-        .tier(json!({"topology": "Standalone", "memory": "64Mi"}))
-        .await;
-    space.until_injecting().await;
-    space
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_apps_own_handler_of_sigterm_reaches_the_cache_for_twenty_seconds() {
     let Some(world) = world("the_apps_own_handler_of_sigterm_reaches_the_cache_for_twenty_seconds")
@@ -40,7 +31,7 @@ async fn the_apps_own_handler_of_sigterm_reaches_the_cache_for_twenty_seconds() 
         return;
     };
     let _alone = world.cluster.alone().await;
-    let space = space(world, "sigterm").await;
+    let space = Space::standalone(world, "sigterm").await;
     let linger = HANDLER.as_secs().to_string();
     let mut pod = space.pod("app", &["run", "--linger", &linger]);
     pod["spec"]["terminationGracePeriodSeconds"] = json!(60);
@@ -91,7 +82,7 @@ async fn jobs_complete_when_their_app_has_ended() {
         return;
     };
     let _alone = world.cluster.alone().await;
-    let space = space(world, "jobs").await;
+    let space = Space::standalone(world, "jobs").await;
     let names: Vec<String> = (0..5).map(|number| format!("job-{number}")).collect();
     for name in &names {
         let mut template = world.spec(&["run", "--for", "3"]);

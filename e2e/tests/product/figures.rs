@@ -31,11 +31,7 @@ async fn an_injected_pod_is_ready_as_soon_as_one_with_an_idle_sidecar() {
         return;
     };
     let _alone = world.cluster.alone().await;
-    let space = Space::new(world, "ready").await;
-    space
-        .tier(json!({"topology": "Standalone", "memory": "64Mi"}))
-        .await;
-    space.until_injecting().await;
+    let space = Space::standalone(world, "ready").await;
     let mut with_ours = Vec::new();
     let mut with_idle = Vec::new();
     for round in 0..ROUNDS {
@@ -111,11 +107,7 @@ async fn an_idle_sidecar_takes_little_memory() {
         return;
     };
     let _alone = world.cluster.alone().await;
-    let space = Space::new(world, "memory").await;
-    space
-        .tier(json!({"topology": "Standalone", "memory": "64Mi"}))
-        .await;
-    space.until_injecting().await;
+    let space = Space::standalone(world, "memory").await;
     space
         .create(&space.pod("app", &["idle", "0.0.0.0:8000"]))
         .await;
@@ -140,11 +132,7 @@ async fn admission_takes_milliseconds_at_fifty_pods_a_second() {
         return;
     };
     let _alone = world.cluster.alone().await;
-    let space = Space::new(world, "admission").await;
-    space
-        .tier(json!({"topology": "Standalone", "memory": "64Mi"}))
-        .await;
-    space.until_injecting().await;
+    let space = Space::standalone(world, "admission").await;
     let labelled = space.pod("labelled", &["idle", "0.0.0.0:8000"]);
     let mut plain = labelled.clone();
     plain["metadata"]["labels"] = json!({});

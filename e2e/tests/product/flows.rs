@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use e2e::kubernetes::eventually_within;
+use e2e::{kubernetes::eventually_within, live::spec};
 use kube::{ResourceExt as _, api::DeleteParams};
 use policy::names::{ROTATE_PASSWORDS, SIDECAR};
 use serde_json::json;
@@ -21,7 +21,7 @@ use serde_json::json;
 use self::enforce::Enforcer;
 use super::{
     rules::{FAILOVER, Seen},
-    space::{Space, is_ready},
+    space::Space,
     world::{SLOW, SYSTEM, world},
 };
 
@@ -35,10 +35,8 @@ async fn the_flows_that_the_policies_allow_are_the_only_ones_needed() {
     };
     let _alone = world.cluster.alone().await;
     let enforcer = Enforcer::start(world);
-    let space = Space::new(world, "flows").await;
-    let redis = json!({"topology": "Replicated", "replicasPerShard": 2, "memory": "64Mi"});
-    let tier = space.tier(redis.clone()).await;
-    space.until_injecting().await;
+    let redis = spec::replicated();
+    let (space, tier) = Space::serving(world, "flows", redis.clone()).await;
     let apps = space.apps().await;
     space.begin(&apps);
 
@@ -64,21 +62,14 @@ async fn the_flows_that_the_policies_allow_are_the_only_ones_needed() {
         pods.delete(&pod.name_any(), &DeleteParams::default())
             .await
             .unwrap();
-        eventually_within(SLOW, "the operator has two pods", || async {
-            let pods = world.operators(&space.client).await;
-            (pods.len() == 2 && pods.iter().all(is_ready)).then_some(())
-        })
-        .await;
+        world.until_operators(&space.client, 2).await;
     }
     let mut more = redis;
     more["config"] = json!({"slowlog-max-len": "77"});
     space.apply_tier(more).await;
     tier.until("ConfigApplied", "True", "Verified").await;
     space.until_injecting().await;
-    for app in &apps {
-        space.until_served(app).await;
-    }
-    let seen = Seen::by(&space, &apps);
+    let seen = Seen::once_served(&space, &apps).await;
     println!("measured: policies enforced: {}", seen.line());
     seen.no_read_failed("policies enforced")
         .resumed_within("policies enforced", FAILOVER);

@@ -1,45 +1,28 @@
 //! Redis pods go away, one by one, all at once, with their nodes: what injected apps see of it.
 
-use e2e::{kubernetes::eventually_within, live::Tier};
+use e2e::live::{
+    Tier,
+    spec::{kept, replicated},
+};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 use super::{
     rules::{FAILOVER, Seen, nothing_restarted},
-    space::{Space, is_ready},
-    world::{SLOW, World, world},
+    space::Space,
+    world::{World, world},
 };
 
-fn replicated() -> Json {
-    json!({"topology": "Replicated", "replicasPerShard": 2, "memory": "64Mi"})
-}
-
-fn kept(mut redis: Json) -> Json {
-    redis["persistence"] = json!({"mode": "Aof", "size": "64Mi"});
-    redis
-}
-
 async fn serving(world: &'static World, prefix: &str, redis: Json) -> (Space, Tier, Vec<Pod>) {
-    let space = Space::new(world, prefix).await;
-    if redis.get("persistence").is_some() {
-        let cluster = world.cluster;
-        cluster
-            .add_volumes(&space.client, &space.name, 2, "64Mi")
-            .await;
-    }
-    let tier = space.tier(redis).await;
-    space.until_injecting().await;
+    let (space, tier) = Space::serving(world, prefix, redis).await;
     let apps = space.apps().await;
     (space, tier, apps)
 }
 
 /// Waits until every app is served again; gives what they have seen.
 async fn seen(space: &Space, apps: &[Pod], what: &str) -> Seen {
-    for app in apps {
-        space.until_served(app).await;
-    }
-    let seen = Seen::by(space, apps);
+    let seen = Seen::once_served(space, apps).await;
     println!("measured: {what}: {}", seen.line());
     seen
 }
@@ -64,17 +47,13 @@ async fn every_node_is_drained_in_turn_under_load() {
         world.kubectl(&["uncordon", &name]);
         assert!(drained.status.success(), "{drained:?}");
         tier.until_ready().await;
-        eventually_within(SLOW, "the operator has both of its pods", || async {
-            let pods = world.operators(&space.client).await;
-            (pods.len() == 2 && pods.iter().all(is_ready)).then_some(())
-        })
-        .await;
+        world.until_operators(&space.client, 2).await;
         let what = format!("{name} drained");
         seen(&space, &apps, &what)
             .await
             .no_read_failed(&what)
             .resumed_within(&what, FAILOVER);
-        let lost: u64 = apps.iter().map(|app| space.lost(app)).sum();
+        let lost = space.lost(&apps);
         assert_eq!(lost, 0, "{what}: acknowledged writes that are not there");
     }
     nothing_restarted(&space, &apps).await;
@@ -115,7 +94,7 @@ async fn all_redis_pods_are_killed_at_once_and_their_volumes_keep_the_data() {
     let _alone = world.cluster.alone().await;
     let (space, tier, apps) = serving(world, "kills-kept", kept(replicated())).await;
     all_at_once(&space, &tier, &apps, "all Redis pods killed, with volumes").await;
-    let lost: u64 = apps.iter().map(|app| space.lost(app)).sum();
+    let lost = space.lost(&apps);
     println!("measured: all Redis pods killed, with volumes: {lost} acknowledged writes lost");
     nothing_restarted(&space, &apps).await;
     space.end().await;

@@ -6,7 +6,6 @@ use e2e::{kubernetes::eventually_within, wire::encode};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use policy::names::{REDIS_PORT, SIDECAR};
-use serde_json::json;
 
 use super::{
     rules::Seen,
@@ -20,11 +19,7 @@ async fn a_killed_sidecar_restarts_alone_and_the_app_goes_on() {
         return;
     };
     let _alone = world.cluster.alone().await;
-    let space = Space::new(world, "restarts").await;
-    space
-        .tier(json!({"topology": "Standalone", "memory": "64Mi"}))
-        .await;
-    space.until_injecting().await;
+    let space = Space::standalone(world, "restarts").await;
     let made = space.create(&space.pod("app", &["run"])).await;
     let pod = space.ready("app").await;
     assert_eq!(pod.uid(), made.uid());
@@ -71,8 +66,7 @@ async fn restarted(space: &Space, made: &Pod, times: i32, reason: &str) -> Pod {
 }
 
 async fn judge(space: &Space, pod: &Pod, what: &str) {
-    space.until_served(pod).await;
-    let seen = Seen::by(space, std::slice::from_ref(pod));
+    let seen = Seen::once_served(space, std::slice::from_ref(pod)).await;
     println!("measured: {what}: {}", seen.line());
     // The kubelet waits ten seconds before it starts a container again that has failed before.
     seen.resumed_within(what, Duration::from_secs(15));

@@ -28,11 +28,7 @@ async fn no_pod_misses_its_sidecar_while_the_certificate_changes() {
         return;
     };
     let _alone = world.cluster.alone().await;
-    let space = Space::new(world, "rotation").await;
-    space
-        .tier(json!({"topology": "Standalone", "memory": "64Mi"}))
-        .await;
-    space.until_injecting().await;
+    let space = Space::standalone(world, "rotation").await;
     let first = bundle(&space.client).await;
     due(&space.client).await;
 

@@ -24,6 +24,12 @@ impl Seen {
         Self(pods.iter().map(ask).collect())
     }
 
+    /// Asks them once every one is served again.
+    pub async fn once_served(space: &Space, pods: &[Pod]) -> Self {
+        space.until_all_served(pods).await;
+        Self::by(space, pods)
+    }
+
     fn sum(&self, of: impl Fn(&Report) -> u64) -> u64 {
         self.0.iter().map(|(_, report)| of(report)).sum()
     }

@@ -8,7 +8,7 @@ use e2e::{
     environment::unusable,
     http,
     kubernetes::{blocking, eventually_within, new_namespace, until_gone},
-    live::{self, TIER, Tier, tell},
+    live::{self, TIER, Tier, spec, tell},
 };
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Namespace, Pod};
 use kube::{
@@ -45,6 +45,25 @@ impl Space {
             client,
             name,
         }
+    }
+
+    /// A new one with such a tier in it, ready, whose pods get sidecars.
+    pub async fn serving(world: &'static World, prefix: &str, redis: Json) -> (Self, Tier) {
+        let space = Self::new(world, prefix).await;
+        if redis.get("persistence").is_some() {
+            let cluster = world.cluster;
+            cluster
+                .add_volumes(&space.client, &space.name, 2, "64Mi")
+                .await;
+        }
+        let tier = space.tier(redis).await;
+        space.until_injecting().await;
+        (space, tier)
+    }
+
+    /// The same with one server, of which nothing is asked.
+    pub async fn standalone(world: &'static World, prefix: &str) -> Self {
+        Self::serving(world, prefix, spec::standalone()).await.0
     }
 
     /// The tier, without waiting for it. Its products may be read while Redis is away.
@@ -188,11 +207,14 @@ impl Space {
         }
     }
 
-    /// Acknowledged writes of an app that are not there.
-    pub fn lost(&self, pod: &Pod) -> u64 {
-        let said = self.ask(pod, "/lost");
-        said.as_u64()
-            .unwrap_or_else(|| unusable(&format!("{}: {said}", pod.name_any())))
+    /// Acknowledged writes of apps that are not there.
+    pub fn lost(&self, pods: &[Pod]) -> u64 {
+        let lost = |pod: &Pod| {
+            let said = self.ask(pod, "/lost");
+            said.as_u64()
+                .unwrap_or_else(|| unusable(&format!("{}: {said}", pod.name_any())))
+        };
+        pods.iter().map(lost).sum()
     }
 
     fn ask(&self, pod: &Pod, path: &str) -> Json {
@@ -212,6 +234,13 @@ impl Space {
             (writes && now.reads.answered >= before.reads.answered + 50).then_some(())
         })
         .await;
+    }
+
+    /// The same of each of them.
+    pub async fn until_all_served(&self, pods: &[Pod]) {
+        for pod in pods {
+            self.until_served(pod).await;
+        }
     }
 
     /// One command by way of a pod's sidecar.

@@ -23,10 +23,7 @@ async fn a_hundred_apps_are_served_from_their_first_command_on() {
         return;
     };
     let _alone = world.cluster.alone().await;
-    let space = Space::new(world, "starts").await;
-    space
-        .tier(json!({"topology": "Standalone", "memory": "64Mi"}))
-        .await;
+    let space = Space::standalone(world, "starts").await;
     start(&space, "with Redis").await;
     space.end().await;
 }
@@ -55,6 +52,7 @@ async fn a_hundred_apps_are_served_from_their_first_command_on_with_redis_down()
         .apply_tier(json!({"topology": "External", "external": {"urlSecretRef": {"name": "gone"}}}))
         .await;
     println!("the tier says {:?}", tier.condition("Ready").await);
+    space.until_injecting().await;
     start(&space, "with Redis down").await;
     space.end().await;
 }
@@ -62,7 +60,6 @@ async fn a_hundred_apps_are_served_from_their_first_command_on_with_redis_down()
 /// Starts pods of an app that sends one command at once, on a connection that it tries once, and
 /// ends with its result.
 async fn start(space: &Space, what: &str) {
-    space.until_injecting().await;
     let nodes = space.world.cluster.nodes().iter().cycle();
     let nodes: Vec<String> = nodes.take(STARTS).map(|node| node.name()).collect();
     let begun = Instant::now();

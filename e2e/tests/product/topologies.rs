@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use e2e::kubernetes::eventually_within;
+use e2e::{kubernetes::eventually_within, live::spec};
 use serde_json::{Value as Json, json};
 
 use super::{
@@ -21,14 +21,8 @@ async fn an_injected_app_has_hits_in_front_of_each_topology_under_restricted_pod
     let _alone = world.cluster.alone().await;
     for (prefix, redis) in [
         ("none", json!({"topology": "None"})),
-        (
-            "standalone",
-            json!({"topology": "Standalone", "memory": "64Mi"}),
-        ),
-        (
-            "replicated",
-            json!({"topology": "Replicated", "replicasPerShard": 2, "memory": "64Mi"}),
-        ),
+        ("standalone", spec::standalone()),
+        ("replicated", spec::replicated()),
         (
             "external",
             json!({"topology": "External", "external": {"urlSecretRef": {"name": "other"}}}),

@@ -11,10 +11,9 @@ use std::{
 use e2e::{
     Engine,
     kubernetes::{eventually_within, product::Product},
-    live::Tier,
+    live::spec,
 };
 use policy::names::SIDECAR;
-use serde_json::json;
 use tokio::time::sleep;
 
 use super::{
@@ -26,14 +25,6 @@ use super::{
 /// Tag of the images of the other release.
 const NEXT: &str = "next";
 
-async fn serving(world: &'static World, prefix: &str) -> (Space, Tier) {
-    let space = Space::new(world, prefix).await;
-    let redis = json!({"topology": "Replicated", "replicasPerShard": 2, "memory": "64Mi"});
-    let tier = space.tier(redis).await;
-    space.until_injecting().await;
-    (space, tier)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn chart_and_images_are_upgraded_under_traffic() {
     let Some(world) = world("chart_and_images_are_upgraded_under_traffic") else {
@@ -43,7 +34,7 @@ async fn chart_and_images_are_upgraded_under_traffic() {
     for product in Product::ALL {
         world.cluster.load_tagged(product, NEXT);
     }
-    let (space, tier) = serving(world, "upgrade").await;
+    let (space, tier) = Space::serving(world, "upgrade", spec::replicated()).await;
     let apps = space.apps().await;
     let before = tier.snapshot().await;
 
@@ -51,21 +42,14 @@ async fn chart_and_images_are_upgraded_under_traffic() {
     let stop = Arc::new(AtomicBool::new(false));
     let creating = tokio::spawn(create_pods(space.name.clone(), world, Arc::clone(&stop)));
     let begun = Instant::now();
-    world
-        .show
-        .upgrade(&[
-            &format!("image.tag={NEXT}"),
-            &format!("sidecar.image.tag={NEXT}"),
-        ])
-        .unwrap();
+    let operator = &*format!("image.tag={NEXT}");
+    let sidecar = &*format!("sidecar.image.tag={NEXT}");
+    world.show.upgrade(&[operator, sidecar]).unwrap();
     let upgraded = begun.elapsed();
     tier.until_ready().await;
     stop.store(true, Relaxed);
     let (created, missed) = creating.await.unwrap();
-    for app in &apps {
-        space.until_served(app).await;
-    }
-    let seen = Seen::by(&space, &apps);
+    let seen = Seen::once_served(&space, &apps).await;
     println!(
         "measured: chart and images upgraded in {upgraded:.1?}: {}; {created} pods were created meanwhile, {} without a \
          sidecar",
@@ -102,24 +86,15 @@ async fn chart_and_images_are_upgraded_under_traffic() {
     let newer = world.cluster.load_engine(Engine::Valkey9);
     let servers = tier.servers().await;
     let begun = Instant::now();
-    world
-        .show
-        .upgrade(&[
-            &format!("image.tag={NEXT}"),
-            &format!("sidecar.image.tag={NEXT}"),
-            &format!("serverImages.valkey={newer}"),
-        ])
-        .unwrap();
+    let valkey = format!("serverImages.valkey={newer}");
+    world.show.upgrade(&[operator, sidecar, &valkey]).unwrap();
     for server in &servers {
         tier.until_replaced(server).await;
     }
     tier.until_ready().await;
     let took = begun.elapsed();
-    for app in &apps {
-        space.until_served(app).await;
-    }
-    let seen = Seen::by(&space, &apps);
-    let lost: u64 = apps.iter().map(|app| space.lost(app)).sum();
+    let seen = Seen::once_served(&space, &apps).await;
+    let lost = space.lost(&apps);
     println!(
         "measured: Valkey 8 to 9 by way of the chart in {took:.1?}: {}, {lost} lost",
         seen.line()
@@ -163,7 +138,7 @@ async fn an_uninstall_leaves_tiers_apps_and_definitions_and_nothing_of_the_opera
         return;
     };
     let _alone = world.cluster.alone().await;
-    let (space, tier) = serving(world, "uninstall").await;
+    let (space, tier) = Space::serving(world, "uninstall", spec::replicated()).await;
     let apps = space.apps().await;
     let before = tier.snapshot().await;
     space.begin(&apps);

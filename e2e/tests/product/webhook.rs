@@ -24,15 +24,6 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// What everything else about the creation of a pod may take here.
 const REST: Duration = Duration::from_secs(2);
 
-async fn space(world: &'static World, prefix: &str) -> Space {
-    let space = Space::new(world, prefix).await;
-    space
-        .tier(json!({"topology": "Standalone", "memory": "64Mi"}))
-        .await;
-    space.until_injecting().await;
-    space
-}
-
 /// Creates a pod and waits until it is ready; gives how long its creation took, and whether it has
 /// a sidecar.
 async fn started(space: &Space, name: &str) -> (Duration, bool) {
@@ -52,7 +43,7 @@ async fn pods_start_while_the_webhook_is_away_and_those_without_a_sidecar_are_co
         return;
     };
     let _alone = world.cluster.alone().await;
-    let space = space(world, "hook-away").await;
+    let space = Space::standalone(world, "hook-away").await;
     let away = world.without_operator(&space.client).await;
     let (took, injected) = started(&space, "away").await;
     drop(away);
@@ -128,7 +119,7 @@ async fn pods_start_within_the_timeout_while_the_webhook_is_a_black_hole() {
         return;
     };
     let _alone = world.cluster.alone().await;
-    let space = space(world, "hook-hole").await;
+    let space = Space::standalone(world, "hook-hole").await;
     let hole = BlackHole::open(world);
     let mut spans = Vec::new();
     for number in 0..3 {
@@ -157,7 +148,7 @@ async fn pods_start_while_the_webhooks_certificate_is_not_believed_and_the_opera
         return;
     };
     let _alone = world.cluster.alone().await;
-    let space = space(world, "hook-bad").await;
+    let space = Space::standalone(world, "hook-bad").await;
     let configurations: Api<MutatingWebhookConfiguration> = Api::all(space.client.clone());
     let stranger = vec!["other".to_owned()];
     let lifetime = Duration::from_hours(90_000);

@@ -14,11 +14,7 @@ async fn bad_wishes_are_told_and_pods_start_all_the_same() {
         return;
     };
     let _alone = world.cluster.alone().await;
-    let space = Space::new(world, "wishes").await;
-    space
-        .tier(json!({"topology": "Standalone", "memory": "64Mi"}))
-        .await;
-    space.until_injecting().await;
+    let space = Space::standalone(world, "wishes").await;
 
     let mut pod = space.pod("stranger", &["idle", "0.0.0.0:8000"]);
     pod["metadata"]["labels"]["pannier.dev/inject"] = json!("nobody");
