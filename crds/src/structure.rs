@@ -79,31 +79,30 @@ fn check_text(schema: &Value, text: &str) -> Option<String> {
         ));
     }
     let pattern = schema["pattern"].as_str()?;
-    let fits = Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(text));
-    let problem = unreadable(text, pattern);
-    if fits {
+    if Regex::new(pattern).is_ok_and(|regex| regex.is_match(text)) {
         // A number beyond all numbers, which no pattern can tell.
-        return problem;
+        return bad_number(text, pattern);
     }
-    let key_pattern = || {
-        let is_one = pattern.contains(r"\*)$");
-        is_one.then(|| policy::Pattern::parse(text).err()).flatten()
-    };
-    let problem = problem.or_else(|| Some(key_pattern()?.to_string()));
+    let problem = bad_number(text, pattern).or_else(|| bad_key_pattern(text, pattern));
     Some(problem.unwrap_or_else(|| format!("{text:?} does not fit{}", described(schema))))
 }
 
 /// Durations and sizes have parsers, with better words than a pattern.
-fn unreadable(text: &str, pattern: &str) -> Option<String> {
-    let is =
-        |type_: schemars::Schema| type_.get("pattern").and_then(Value::as_str) == Some(pattern);
-    let error = if is(schemars::schema_for!(Span)) {
-        text.parse::<Span>().err()
-    } else if is(schemars::schema_for!(ByteSize)) {
-        text.parse::<ByteSize>().err()
-    } else {
-        None
+fn bad_number(text: &str, pattern: &str) -> Option<String> {
+    let error = match pattern {
+        Span::PATTERN => text.parse::<Span>().err(),
+        ByteSize::PATTERN => text.parse::<ByteSize>().err(),
+        _ => None,
     };
+    error.map(|error| error.to_string())
+}
+
+/// So have key patterns.
+fn bad_key_pattern(text: &str, pattern: &str) -> Option<String> {
+    if !pattern.contains(r"\*)$") {
+        return None;
+    }
+    let error = policy::Pattern::parse(text).err();
     error.map(|error| error.to_string())
 }
 

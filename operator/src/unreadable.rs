@@ -9,16 +9,15 @@ use std::fmt::Debug;
 use crds::{condition::Status, validate::Validator};
 use kube::{
     Api, Resource,
-    api::{ApiResource, DynamicObject, ObjectMeta, PartialObjectMeta, Patch, PatchParams},
+    api::{ApiResource, DynamicObject},
     core::{NamespaceResourceScope, error_boundary::InvalidObject},
 };
 use serde::de::DeserializeOwned;
-use serde_json::json;
 
 use crate::{
     api_error::ApiError,
     conditions::{self, Fact, now, type_},
-    write_status::write_status,
+    write_status::{remove_status, write_status},
 };
 
 /// The word for it.
@@ -57,7 +56,7 @@ where
     let status = stored["status"].take();
     if !status.is_null() && serde_json::from_value::<K>(stored.clone()).is_ok() {
         tracing::warn!(%kind, namespace, name, "a status cannot be read; it is removed");
-        return remove_status::<K>(client, metadata).await;
+        return remove_status::<K>(client, namespace, name, metadata.uid.as_deref()).await;
     }
     let findings = validator().check(&stored, None);
     let findings = findings.iter().take(NAMED);
@@ -89,31 +88,4 @@ where
     };
     write_status::<K>(client, namespace, name, metadata.uid.as_deref(), &status).await?;
     Ok(())
-}
-
-async fn remove_status<K>(client: &kube::Client, metadata: &ObjectMeta) -> Result<(), ApiError>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned,
-{
-    let namespace = metadata.namespace.clone().unwrap_or_default();
-    let name = metadata.name.clone().unwrap_or_default();
-    let api: Api<PartialObjectMeta<K>> = Api::namespaced(client.clone(), &namespace);
-    let nothing = json!({"metadata": {"uid": metadata.uid}, "status": null});
-    let done = api
-        .patch_status(&name, &PatchParams::default(), &Patch::Merge(nothing))
-        .await;
-    match done {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(gone)) if [404, 409, 422].contains(&gone.code) => Ok(()),
-        Err(source) => Err(ApiError {
-            verb: "patch",
-            kind: format!("{}/status", K::kind(&())),
-            namespace,
-            name,
-            source,
-        }),
-    }
 }

@@ -9,7 +9,7 @@ use kube::{
 };
 use policy::names;
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::api_error::ApiError;
 
@@ -29,7 +29,6 @@ where
         + Debug
         + DeserializeOwned,
 {
-    let api: Api<PartialObjectMeta<K>> = Api::namespaced(client.clone(), namespace);
     let wanted = json!({
         "apiVersion": K::api_version(&()),
         "kind": K::kind(&()),
@@ -37,12 +36,60 @@ where
         "status": status,
     });
     let params = PatchParams::apply(names::FIELD_MANAGER).force();
-    match api
-        .patch_status(name, &params, &Patch::Apply(&wanted))
-        .await
-    {
+    patch::<K>(
+        client,
+        namespace,
+        name,
+        (&params, &Patch::Apply(wanted)),
+        &[404],
+    )
+    .await
+}
+
+/// Removes it, from that very resource if it is still there.
+pub async fn remove_status<K>(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    uid: Option<&str>,
+) -> Result<(), ApiError>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned,
+{
+    let nothing = Patch::Merge(json!({"metadata": {"uid": uid}, "status": null}));
+    let params = PatchParams::default();
+    patch::<K>(
+        client,
+        namespace,
+        name,
+        (&params, &nothing),
+        &[404, 409, 422],
+    )
+    .await?;
+    Ok(())
+}
+
+/// The answer is whether it was done; `unless` are the answers that say that there was nothing to do.
+async fn patch<K>(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    (params, patch): (&PatchParams, &Patch<Value>),
+    unless: &[u16],
+) -> Result<bool, ApiError>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned,
+{
+    let api: Api<PartialObjectMeta<K>> = Api::namespaced(client.clone(), namespace);
+    match api.patch_status(name, params, patch).await {
         Ok(_) => Ok(true),
-        Err(kube::Error::Api(gone)) if gone.code == 404 => Ok(false),
+        Err(kube::Error::Api(status)) if unless.contains(&status.code) => Ok(false),
         Err(source) => Err(ApiError {
             verb: "patch",
             kind: format!("{}/status", K::kind(&())),

@@ -162,6 +162,11 @@ impl fmt::Display for ByteSize {
 
 macro_rules! string_unit {
     ($type:ty, $name:literal, $pattern:literal, $max:literal) => {
+        impl $type {
+            /// How it is written, as a regular expression; how large it may be no pattern can tell.
+            pub const PATTERN: &'static str = $pattern;
+        }
+
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -185,7 +190,7 @@ macro_rules! string_unit {
             }
 
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "string", "pattern": $pattern, "maxLength": $max })
+                json_schema!({ "type": "string", "pattern": Self::PATTERN, "maxLength": $max })
             }
         }
     };

@@ -138,7 +138,6 @@ impl ObservedPod {
         });
         let annotation = |key: &str| pod.annotations().get(key).cloned();
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
-        let trouble = trouble::trouble(pod);
         let observed = Self {
             uid: pod.uid()?,
             shard: shard.and_then(|shard| shard.parse().ok()).unwrap_or(0),
@@ -150,12 +149,8 @@ impl ObservedPod {
             going: pod.metadata.deletion_timestamp.is_some(),
             begun,
             lost_node: node.filter(|_| is_overdue(pod) || is_given_up(pod)),
-            view: View::Unknown(
-                trouble
-                    .clone()
-                    .unwrap_or_else(|| "it has no address yet".to_owned()),
-            ),
-            trouble,
+            trouble: trouble::trouble(pod),
+            view: View::Unknown("it has no address yet".to_owned()),
             name,
         };
         Some((component, observed))
@@ -220,11 +215,11 @@ pub async fn observe(
     let pods = ours.filter_map(ObservedPod::of);
     let asked = pods.map(|(component, mut pod)| async move {
         if let Some(address) = &pod.address {
-            let view = agent::ask(address, &pod.name, &tier.uid).await;
-            // Of two reasons for silence the container's is the cause.
-            if pod.trouble.is_none() || matches!(view, View::Known(_)) {
-                pod.view = view;
-            }
+            pod.view = agent::ask(address, &pod.name, &tier.uid).await;
+        }
+        // Of two reasons for silence this is the cause.
+        if let (View::Unknown(why), Some(trouble)) = (&mut pod.view, &pod.trouble) {
+            why.clone_from(trouble);
         }
         (component, pod)
     });
