@@ -82,6 +82,7 @@ soak: ## Judge a million reads of each topology under faults (says first how lon
 check: ## Check formatting, lints, licences and the fast tests (no servers)
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --test product --test scenarios -- -D warnings # not among all targets
 	cargo test --workspace --exclude pannier-e2e --lib --bins
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; \
 	else echo "not checked: licences and advisories (cargo-deny is not installed; cargo install cargo-deny)"; fi

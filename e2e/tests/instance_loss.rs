@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::{Engine, Shard, ShardOptions, environment::available, wait};
+use e2e::{Engine, Shard, ShardOptions, environment::available, shard::MASTER, wait};
 use serde_json::json;
 
 const ENGINES: [Engine; 2] = [Engine::Redis7, Engine::Valkey8];
@@ -229,4 +229,113 @@ fn all_addresses_change_at_once_and_everybody_is_found_again() {
         assert_eq!(shard.until_formed(), next);
         assert_eq!(size(&shard, primary), KEYS);
     }
+}
+
+/// After that Sentinels take a server for down; those that have just been started bear ten times as long a cut.
+const DOWN_AFTER: i64 = 2000;
+/// Longer than that, in seconds.
+const TOO_LONG: i64 = 24;
+
+fn until_links_are_down(shard: &Shard) {
+    wait::until_true("replicas have been cut off for long", || {
+        (1..3).all(|number| {
+            let info = shard.operator(number).run("INFO replication").text();
+            let since = info
+                .lines()
+                .find_map(|line| line.strip_prefix("master_link_down_since_seconds:"));
+            since.is_some_and(|since| {
+                since
+                    .trim()
+                    .parse()
+                    .is_ok_and(|since: i64| since > TOO_LONG)
+            })
+        })
+    });
+}
+
+/// A Sentinel that began after the primary ended takes all replicas for too far behind, for ever.
+fn a_primary_without_data_comes_back_after_its_sentinels(engine: Engine, wiped: bool) {
+    let options = ShardOptions::of(engine).field("downAfterMilliseconds", json!(DOWN_AFTER));
+    let mut shard = Shard::start(options);
+    fill(&shard, 0);
+    until_replicated(&shard);
+    shard.kill(0);
+    for number in shard.sentinels() {
+        shard.kill(number);
+    }
+    if wiped {
+        shard.wipe(0);
+    }
+    until_links_are_down(&shard);
+    let back = Instant::now();
+    shard.start_all();
+    let primary = shard.until_formed();
+    println!(
+        "{}, wiped {wiped}: formed again after {:?}",
+        engine.name(),
+        back.elapsed()
+    );
+    assert_ne!(primary, 0);
+    assert!(
+        shard.log(0).contains("too far behind"),
+        "Sentinels chose one by themselves"
+    );
+    for number in shard.servers() {
+        assert_eq!(size(&shard, number), KEYS);
+    }
+    // Its mark says that the replicas had everything; without one nobody knows.
+    assert_eq!(data_lost(&shard, 0), wiped);
+    for number in shard.sentinels() {
+        let settings = shard.operator(number).call(&["SENTINEL", "MASTER", MASTER]);
+        assert!(
+            settings
+                .to_string()
+                .contains(&format!("down-after-milliseconds {DOWN_AFTER} ")),
+            "{settings}"
+        );
+    }
+}
+
+#[test]
+fn p8_a_primary_that_comes_back_empty_after_its_sentinels_gives_way_to_a_replica() {
+    a_primary_without_data_comes_back_after_its_sentinels(Engine::Valkey8, false);
+}
+
+#[test]
+fn p8_a_primary_made_anew_after_its_sentinels_gives_way_and_tells_what_may_be_lost() {
+    a_primary_without_data_comes_back_after_its_sentinels(Engine::Redis7, true);
+}
+
+#[test]
+fn p8_a_primary_with_its_data_does_not_wait_for_replicas_that_were_cut_off_from_it() {
+    let options = ShardOptions::of(Engine::Valkey8)
+        .persistent()
+        .with("appendonly", "yes")
+        .with("appendfsync", "everysec")
+        .with("min-replicas-to-write", "0")
+        .field("downAfterMilliseconds", json!(DOWN_AFTER));
+    let mut shard = Shard::start(options);
+    for number in 1..3 {
+        shard.operator(number).run("CONFIG SET masterauth wrong");
+    }
+    shard.operator(0).run("CLIENT KILL TYPE replica");
+    fill(&shard, 0);
+    until_links_are_down(&shard);
+    shard.kill(0);
+    let back = Instant::now();
+    shard.start_pod(0);
+    wait::until_true("it begins with its data", || {
+        shard
+            .state(0)
+            .is_some_and(|state| state["phase"] == "Running")
+    });
+    println!("began after {:?}", back.elapsed());
+    assert_eq!(size(&shard, 0), KEYS);
+    for number in 1..3 {
+        shard
+            .operator(number)
+            .run("CONFIG SET masterauth replica-first");
+    }
+    assert_eq!(shard.until_formed(), 0);
+    until_replicated(&shard);
 }

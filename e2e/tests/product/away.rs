@@ -71,7 +71,7 @@ async fn pods_stay_ready_and_cached_reads_are_answered_while_redis_is_down() {
             assert!(is_ready(&pod), "{} is not ready", pod.name_any());
         }
         let servers = tier.servers().await;
-        let any = servers.iter().any(|server| is_ready(server));
+        let any = servers.iter().any(is_ready);
         assert!(!any, "Redis came back by itself");
         looks += 1;
     }
@@ -83,22 +83,23 @@ async fn pods_stay_ready_and_cached_reads_are_answered_while_redis_is_down() {
     );
     seen.no_read_failed(&what);
     assert!(
-        seen.pause() >= outage() - Duration::from_secs(2),
+        seen.pause() + Duration::from_secs(2) >= outage(),
         "Redis was away"
     );
 
     drop(cordoned);
-    let began = Instant::now();
+    let possible = Instant::now();
     let back = eventually_within(SLOW, "Redis is back", || async {
         let servers = tier.servers().await;
         let ready = !servers.is_empty() && servers.iter().all(is_ready);
-        ready.then(|| began.elapsed())
+        ready.then(|| possible.elapsed())
     })
     .await;
+    let since = Instant::now();
     space.until_all_served(&apps).await;
     println!(
         "measured: Redis back {back:.1?} after it could be scheduled, every app served again within {:.1?} more",
-        began.elapsed() - back
+        since.elapsed()
     );
     nothing_restarted(&space, &apps).await;
     space.end().await;

@@ -48,10 +48,10 @@ async fn an_injected_pod_is_ready_as_soon_as_one_with_an_idle_sidecar() {
     }
     let (ours, idle) = (median(&with_ours), median(&with_idle));
     let later = ours.saturating_sub(idle);
-    let word = if later <= LATER { "met" } else { "missed" };
+    let goal = if later <= LATER { "met" } else { "missed" };
     println!(
         "measured: Ready after creation: injected {ours:.0?} (median of {ROUNDS}; {:.0?} to {:.0?}), with an idle sidecar \
-         of the same probes {idle:.0?} ({:.0?} to {:.0?}): {later:.0?} later, goal {LATER:?} {word}",
+         of the same probes {idle:.0?} ({:.0?} to {:.0?}): {later:.0?} later, goal {LATER:?} {goal}",
         with_ours.iter().min().unwrap(),
         with_ours.iter().max().unwrap(),
         with_idle.iter().min().unwrap(),
@@ -114,10 +114,10 @@ async fn an_idle_sidecar_takes_little_memory() {
     let pod = space.ready("app").await;
     sleep(Duration::from_secs(10)).await;
     let resident = world.cluster.resident(&pod, SIDECAR);
-    let word = if resident <= MEMORY { "met" } else { "missed" };
+    let goal = if resident <= MEMORY { "met" } else { "missed" };
     let mebibytes = |bytes: u64| bytes >> 20;
     println!(
-        "measured: idle sidecar in its pod: {} MiB resident ({} KiB), goal {} MiB {word}",
+        "measured: idle sidecar in its pod: {} MiB resident ({} KiB), goal {} MiB {goal}",
         mebibytes(resident),
         resident >> 10,
         mebibytes(MEMORY)
@@ -138,10 +138,10 @@ async fn admission_takes_milliseconds_at_fifty_pods_a_second() {
     plain["metadata"]["labels"] = json!({});
     let without = rate(&space, &plain, false).await;
     let with = rate(&space, &labelled, true).await;
-    let word = if with.1 <= ADMISSION { "met" } else { "missed" };
+    let goal = if with.1 <= ADMISSION { "met" } else { "missed" };
     println!(
         "measured: dry-run creates at {RATE} a second for {SECONDS} s: with injection median {:.1?}, p99 {:.1?}; without \
-         {:.1?}, {:.1?} (goal p99 {ADMISSION:?} {word})",
+         {:.1?}, {:.1?} (goal p99 {ADMISSION:?} {goal})",
         with.0, with.1, without.0, without.1
     );
     assert!(with.1 < Duration::from_secs(1), "{with:?}");

@@ -1,4 +1,4 @@
-//! The flows that our NetworkPolicies allow are the ones that the product needs: packet filters on the
+//! The flows that our network policies allow are the ones that the product needs: packet filters on the
 //! nodes, made from the policies that are in the cluster, stand in for a network plugin that
 //! enforces them.
 

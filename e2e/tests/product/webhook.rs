@@ -128,7 +128,7 @@ async fn pods_start_within_the_timeout_while_the_webhook_is_a_black_hole() {
         assert!(took < TIMEOUT + REST, "{took:?}");
         spans.push(took);
     }
-    assert!(spans[0] > TIMEOUT - REST, "it was a black hole: {spans:?}");
+    assert!(spans[0] + REST > TIMEOUT, "it was a black hole: {spans:?}");
     drop(hole);
     let began = Instant::now();
     space.until_injecting().await;

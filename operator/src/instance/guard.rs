@@ -6,6 +6,8 @@
 //!
 //! The step before is [`super::survey`], which asks everybody; the next is the server's start.
 
+mod refused;
+
 use std::time::Duration;
 
 use super::state::{Past, Role};
@@ -38,6 +40,8 @@ pub struct Situation {
     pub waited: Duration,
     /// Whether a person said that what silent peers hold may be lost.
     pub accept_loss: bool,
+    /// For how long Sentinels have refused a failover because no replica suits them.
+    pub refused: Duration,
 }
 
 /// How much of what was acknowledged a volume holds after a kill.
@@ -117,6 +121,10 @@ pub enum Decision {
     Failover {
         /// Why.
         reason: String,
+        /// Whether also to a replica that they take for too far behind.
+        anyway: bool,
+        /// What is lost by it, if anything is.
+        lost: Option<String>,
     },
     /// Look again.
     Wait {
@@ -140,7 +148,8 @@ pub fn decide(s: &Situation) -> Decision {
 /// Whether a guard that waits for silent servers would start its own if a person accepted the loss. Not
 /// where another that answers has data: that one begins by itself, or is asked about itself.
 pub fn loss_would_help(s: &Situation) -> bool {
-    if s.silent().is_empty() || (!s.past.has_data && s.holders().next().is_some()) {
+    let for_whom = !s.silent().is_empty() || refused::is_final(s);
+    if !for_whom || (!s.past.has_data && s.holders().next().is_some()) {
         return false;
     }
     let accepted = Situation {
@@ -179,7 +188,10 @@ fn named_me(s: &Situation, epoch: u64) -> Decision {
     if s.past.has_data && sure {
         return primary("Sentinels name this server, and it has all of its data");
     }
-    if let Some((peer, _)) = s.running(Role::Replica).find(|(_, says)| says.synced) {
+    if let Some((peer, says)) = s.furthest_replica() {
+        if refused::is_final(s) {
+            return refused::decide(s, peer, says);
+        }
         let what = if s.past.has_data {
             "not all of its data"
         } else {
@@ -190,6 +202,8 @@ fn named_me(s: &Situation, epoch: u64) -> Decision {
                 "Sentinels name this server, which has {what}; {} holds the data",
                 peer.address
             ),
+            anyway: false,
+            lost: None,
         };
     }
     if s.past.has_data && s.keeps == Keeps::Nearly {
@@ -383,7 +397,7 @@ impl Decision {
         match self {
             Self::Primary { reason, .. }
             | Self::Replica { reason, .. }
-            | Self::Failover { reason }
+            | Self::Failover { reason, .. }
             | Self::Wait { reason } => reason,
         }
     }
@@ -422,6 +436,13 @@ impl Situation {
             .iter()
             .filter_map(|peer| Some((peer, peer.says.as_ref()?)))
             .filter(move |(_, says)| says.role == Some(role))
+    }
+
+    /// Of the replicas that were in step, the one with the newest data: Sentinels would choose it.
+    fn furthest_replica(&self) -> Option<(&Peer, &Says)> {
+        self.running(Role::Replica)
+            .filter(|(_, says)| says.synced)
+            .max_by_key(|(peer, says)| rank(&says.past, peer.ordinal))
     }
 
     /// Peers with data on their volume.

@@ -8,7 +8,6 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::{
-    config::InstanceConfig,
     guard::Voice,
     link::{Link, command, text},
     peer,
@@ -150,7 +149,7 @@ fn introduce(shared: &Shared, memory: &mut Memory) {
 pub async fn watch(shared: Arc<Shared>) {
     let mut own = Link::own(&shared);
     let mut hurried = false;
-    let mut settled = settings(&shared.config);
+    let mut before = [None; 3];
     loop {
         match watchers::word(&mut own, &shared).await {
             Ok(word) => {
@@ -166,7 +165,10 @@ pub async fn watch(shared: Arc<Shared>) {
                     ]);
                     hurried = own.ask(&hurry).await.is_ok();
                 }
-                settle(&shared, &mut own, &mut settled).await;
+                if let Some(word) = &word {
+                    settle(&shared, &mut own, word.settings, before).await;
+                    before = word.settings;
+                }
                 take(&shared, &mut own, word).await;
             }
             Err(error) => {
@@ -180,29 +182,23 @@ pub async fn watch(shared: Arc<Shared>) {
     }
 }
 
-/// What may change while it runs.
-fn settings(config: &InstanceConfig) -> [(&'static str, u64); 3] {
-    [
-        ("quorum", u64::from(config.quorum)),
-        ("down-after-milliseconds", config.down_after_milliseconds),
-        ("failover-timeout", config.failover_timeout_milliseconds),
-    ]
-}
-
-/// Tells the Sentinel what changed in the mounted configuration.
-async fn settle(shared: &Shared, own: &mut Link, settled: &mut [(&'static str, u64); 3]) {
+/// Gives the Sentinel the settings of the mounted configuration where it has had others for two looks: a
+/// primary without data raises one for a moment ([`Watchers::insist`]).
+async fn settle(shared: &Shared, own: &mut Link, now: [Option<u64>; 3], before: [Option<u64>; 3]) {
     let live = shared.live();
-    for (now, wanted) in settled.iter_mut().zip(settings(&live)) {
-        if *now == wanted {
+    let wanted = [
+        u64::from(live.quorum),
+        live.down_after_milliseconds,
+        live.failover_timeout_milliseconds,
+    ];
+    for (place, name) in watchers::SETTINGS.into_iter().enumerate() {
+        if now[place] == Some(wanted[place]) || now[place] != before[place] {
             continue;
         }
-        let (name, value) = (wanted.0, wanted.1.to_string());
+        let value = wanted[place].to_string();
         let set = command(&["SENTINEL", "SET", &live.master_name, name, &value]);
         match own.ask(&set).await {
-            Ok(_) => {
-                info!(name, value, "the Sentinel has a new setting");
-                *now = wanted;
-            }
+            Ok(_) => info!(name, value, "the Sentinel has a new setting"),
             Err(error) => warn!(%error, "failed to set {name}"),
         }
     }

@@ -14,7 +14,7 @@ use super::{
     marker, peer,
     render::Start,
     shared::Shared,
-    watchers::{Watchers, summary},
+    watchers::{Refused, Watchers, summary},
 };
 
 /// Between two looks.
@@ -39,10 +39,12 @@ pub async fn wait(shared: &Arc<Shared>) -> std::io::Result<Option<Passed>> {
     let past = marker::read(&shared.config)?;
     shared.update(|state| state.past = past.clone());
     let mut asked: Option<Instant> = None;
+    let mut refused: Option<Instant> = None;
     let mut said = String::new();
     loop {
         shared.is_well();
-        let situation = look(shared, &mut watchers, began.elapsed()).await;
+        let mut situation = look(shared, &mut watchers, began.elapsed()).await;
+        situation.refused = refused.map_or(Duration::ZERO, |since| since.elapsed());
         let decision = guard::decide(&situation);
         let helps = situation.waited > ADVICE && guard::loss_would_help(&situation);
         shared.update(|state| {
@@ -68,10 +70,25 @@ pub async fn wait(shared: &Arc<Shared>) -> std::io::Result<Option<Passed>> {
                 let start = Start::Replica(of);
                 return Ok(Some(Passed { start, empty }));
             }
-            Decision::Failover { .. } if asked.is_none_or(|at| at.elapsed() > FAILOVER) => {
+            Decision::Failover { anyway, lost, .. }
+                if asked.is_none_or(|at| at.elapsed() > FAILOVER) =>
+            {
                 asked = Some(Instant::now());
-                if let Err(error) = watchers.fail_over().await {
-                    warn!(error, "Sentinels do not begin a failover yet");
+                let answer = if anyway {
+                    watchers.insist().await
+                } else {
+                    watchers.fail_over().await
+                };
+                match answer {
+                    Ok(()) if anyway => shared.update(|state| state.data_lost = lost),
+                    Err(Refused::NoReplica(_)) if refused.is_none() => {
+                        refused = Some(Instant::now());
+                    }
+                    Ok(()) | Err(Refused::Otherwise(_)) => refused = None,
+                    Err(Refused::NoReplica(_)) => {}
+                }
+                if let Err(error) = answer {
+                    warn!(%error, "Sentinels do not begin a failover yet");
                 }
             }
             Decision::Failover { .. } | Decision::Wait { .. } => {}
@@ -104,5 +121,6 @@ async fn look(shared: &Arc<Shared>, watchers: &mut Watchers, waited: Duration) -
         peers,
         waited,
         accept_loss: marker::loss_is_accepted(config),
+        refused: Duration::ZERO,
     }
 }

@@ -239,7 +239,7 @@ impl Switch<'_> {
         loop {
             match self.watchers.fail_over().await {
                 Err(_) if began.elapsed() < REFUSED => sleep(LOOK * 5).await,
-                said => return said,
+                said => return said.map_err(|refused| refused.to_string()),
             }
         }
     }

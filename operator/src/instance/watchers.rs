@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
-use redis::Value;
-use tokio::time::{Instant, timeout, timeout_at};
+use redis::{Cmd, Value};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
     guard::Voice,
@@ -21,6 +21,14 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 const BRIEF: Duration = Duration::from_millis(800);
 /// And for the rest of them once most have answered.
 const REST: Duration = Duration::from_millis(300);
+/// A day, in milliseconds: a replica's link may have been down for ten.
+const BEARS: &str = "86400000";
+/// A Sentinel that was told to fail over chooses within a fraction of a second.
+const CHOOSES: Duration = Duration::from_secs(3);
+/// Between two looks whether it has.
+const LOOK: Duration = Duration::from_millis(50);
+/// What a Sentinel tells of its settings, by their names.
+pub const SETTINGS: [&str; 3] = ["quorum", "down-after-milliseconds", "failover-timeout"];
 
 /// The Sentinels of a shard.
 pub struct Watchers {
@@ -35,6 +43,8 @@ pub struct Word {
     pub primary: String,
     /// Number of the failover that made it so.
     pub epoch: u64,
+    /// What it has for each of [`SETTINGS`].
+    pub settings: [Option<u64>; 3],
 }
 
 impl Watchers {
@@ -81,19 +91,108 @@ impl Watchers {
         voices
     }
 
-    /// Asks for a failover: whichever Sentinel agrees first. The answer is why none did.
-    pub async fn fail_over(&mut self) -> Result<(), String> {
-        let words = command(&["SENTINEL", "FAILOVER", &self.shared.config.master_name]);
-        let mut refused = "no Sentinel is configured".to_owned();
+    /// Asks for a failover: whichever Sentinel agrees first.
+    pub async fn fail_over(&mut self) -> Result<(), Refused> {
+        let words = fail_over(&self.shared);
+        let mut refused = Refused::Otherwise("no Sentinel is configured".to_owned());
         for link in &mut self.links {
             match timeout(PATIENCE, link.ask(&words)).await {
                 Ok(Ok(_)) => return Ok(()),
-                Ok(Err(error)) => refused = error.to_string(),
-                Err(_) => refused = format!("{}: no answer", link.host()),
+                Ok(Err(error)) => refused = error.into(),
+                Err(_) => refused = Refused::Otherwise(format!("{}: no answer", link.host())),
             }
         }
         Err(refused)
     }
+
+    /// Asks for a failover to whichever replica has the newest data, although Sentinels take all of them for
+    /// too far behind: one Sentinel is made to bear more until it has chosen.
+    pub async fn insist(&mut self) -> Result<(), Refused> {
+        let mut refused = Refused::Otherwise("no Sentinel is configured".to_owned());
+        for link in &mut self.links {
+            match insist(link, &self.shared).await {
+                Ok(()) => return Ok(()),
+                Err(error) => refused = error,
+            }
+        }
+        Err(refused)
+    }
+}
+
+/// Why no Sentinel begins a failover.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// None of the replicas that it knows suits it.
+    #[error("{0}")]
+    NoReplica(String),
+    /// It does not answer, is at it, or has another reason.
+    #[error("{0}")]
+    Otherwise(String),
+}
+
+impl From<LinkError> for Refused {
+    fn from(error: LinkError) -> Self {
+        match &error {
+            LinkError::Redis(_, reply) if reply.code() == Some("NOGOODSLAVE") => {
+                Self::NoReplica(error.to_string())
+            }
+            _ => Self::Otherwise(error.to_string()),
+        }
+    }
+}
+
+fn fail_over(shared: &Shared) -> Cmd {
+    command(&["SENTINEL", "FAILOVER", &shared.config.master_name])
+}
+
+/// A Sentinel bears a link that has been down for ten times `down-after-milliseconds`. Should this agent
+/// end in between, the Sentinel's own sets it back.
+async fn insist(link: &mut Link, shared: &Shared) -> Result<(), Refused> {
+    let usual = shared.live().down_after_milliseconds.to_string();
+    ask_soon(link, &bear(shared, BEARS)).await?;
+    let chosen = match ask_soon(link, &fail_over(shared)).await {
+        Ok(()) => chosen(link, shared).await,
+        refused => refused,
+    };
+    ask_soon(link, &bear(shared, &usual)).await?;
+    chosen
+}
+
+fn bear(shared: &Shared, milliseconds: &str) -> Cmd {
+    let name = &shared.config.master_name;
+    command(&[
+        "SENTINEL",
+        "SET",
+        name,
+        "down-after-milliseconds",
+        milliseconds,
+    ])
+}
+
+async fn ask_soon(link: &mut Link, words: &Cmd) -> Result<(), Refused> {
+    match timeout(PATIENCE, link.ask(words)).await {
+        Ok(answer) => Ok(answer.map(drop)?),
+        Err(_) => Err(Refused::Otherwise(format!("{}: no answer", link.host()))),
+    }
+}
+
+/// Waits until the Sentinel names another than this server.
+async fn chosen(link: &mut Link, shared: &Shared) -> Result<(), Refused> {
+    let began = Instant::now();
+    while began.elapsed() < CHOOSES {
+        let named = timeout(PATIENCE, word(link, shared)).await;
+        if let Ok(Ok(Some(word))) = named
+            && word.primary != shared.identity.address
+        {
+            return Ok(());
+        }
+        sleep(LOOK).await;
+    }
+    Err(Refused::Otherwise(format!(
+        "{}: it began a failover and chose nobody for {} s",
+        link.host(),
+        CHOOSES.as_secs()
+    )))
 }
 
 /// Whom voices name: the word of the one that knows the latest failover.
@@ -152,10 +251,11 @@ pub async fn word(link: &mut Link, shared: &Shared) -> Result<Option<Word>, Link
     let Some(host) = address.first().and_then(super::link::text) else {
         return Ok(None);
     };
-    let epoch = about.get("config-epoch").and_then(|text| text.parse().ok());
+    let number = |name: &str| about.get(name)?.parse().ok();
     Ok(Some(Word {
         primary: name_of(shared, &host),
-        epoch: epoch.unwrap_or(0),
+        epoch: number("config-epoch").unwrap_or(0),
+        settings: SETTINGS.map(number),
     }))
 }
 

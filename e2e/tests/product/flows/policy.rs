@@ -1,4 +1,4 @@
-//! NetworkPolicies and pods as packets see them: addresses and ports. Pure.
+//! Network policies and pods as packets see them: addresses and ports. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

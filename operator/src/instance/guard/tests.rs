@@ -8,7 +8,7 @@
 
 use super::*;
 
-fn situation() -> Situation {
+pub(super) fn situation() -> Situation {
     Situation {
         me: "s0".to_owned(),
         ordinal: 0,
@@ -19,6 +19,7 @@ fn situation() -> Situation {
         peers: (1..3).map(|ordinal| peer(ordinal, None)).collect(),
         waited: Duration::ZERO,
         accept_loss: false,
+        refused: Duration::ZERO,
     }
 }
 
@@ -38,7 +39,7 @@ fn names(primary: &str, epoch: u64) -> Voice {
 }
 
 /// Data of failover `epoch`, written up to `offset`.
-fn data(epoch: u64, offset: i64) -> Past {
+pub(super) fn data(epoch: u64, offset: i64) -> Past {
     Past {
         initialised: true,
         has_data: true,
@@ -49,7 +50,7 @@ fn data(epoch: u64, offset: i64) -> Past {
     }
 }
 
-fn ran_once() -> Past {
+pub(super) fn ran_once() -> Past {
     Past {
         initialised: true,
         ..Past::default()
@@ -57,14 +58,14 @@ fn ran_once() -> Past {
 }
 
 /// A peer whose guard waits, too.
-fn guarding(past: Past) -> Option<Says> {
+pub(super) fn guarding(past: Past) -> Option<Says> {
     Some(Says {
         past,
         ..Says::default()
     })
 }
 
-fn replica_of(primary: &str, synced: bool) -> Option<Says> {
+pub(super) fn replica_of(primary: &str, synced: bool) -> Option<Says> {
     Some(Says {
         role: Some(Role::Replica),
         follows: Some(primary.to_owned()),
@@ -93,11 +94,11 @@ impl Situation {
         self
     }
 
-    fn all_name(self, primary: &str) -> Self {
+    pub(super) fn all_name(self, primary: &str) -> Self {
         self.sentinels([names(primary, 1), names(primary, 1), names(primary, 1)])
     }
 
-    fn peers(mut self, says: [Option<Says>; 2]) -> Self {
+    pub(super) fn peers(mut self, says: [Option<Says>; 2]) -> Self {
         let others = (0..3).filter(|ordinal| *ordinal != self.ordinal);
         self.peers = others
             .zip(says)
@@ -106,7 +107,7 @@ impl Situation {
         self
     }
 
-    fn with(mut self, past: Past) -> Self {
+    pub(super) fn with(mut self, past: Past) -> Self {
         self.past = past;
         self
     }
@@ -116,7 +117,7 @@ impl Situation {
         self
     }
 
-    fn everysec(mut self) -> Self {
+    pub(super) fn everysec(mut self) -> Self {
         self.keeps = Keeps::Nearly;
         self
     }
@@ -137,14 +138,14 @@ impl Situation {
         self
     }
 
-    fn accepting_loss(mut self) -> Self {
+    pub(super) fn accepting_loss(mut self) -> Self {
         self.accept_loss = true;
         self
     }
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Is {
+pub(super) enum Is {
     Primary,
     EmptyAfterLoss,
     ReplicaOf(&'static str),
@@ -153,7 +154,7 @@ enum Is {
 }
 
 #[track_caller]
-fn check(story: &str, situation: &Situation, expected: &Is) {
+pub(super) fn check(story: &str, situation: &Situation, expected: &Is) {
     let decided = decide(situation);
     let is = match &decided {
         Decision::Primary { lost: None, .. } => Is::Primary,
