@@ -17,6 +17,7 @@ pub mod image;
 mod kubeconfig;
 pub mod product;
 pub mod programs;
+mod registry;
 mod run;
 pub mod sweep;
 mod target;
@@ -34,6 +35,7 @@ pub use self::{
     fault_proxy::{Call, Fault, FaultProxy, Verb},
     kubeconfig::Access,
     programs::NodePrograms,
+    registry::Registry,
     target::{Target, named},
 };
 

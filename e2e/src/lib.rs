@@ -5,6 +5,7 @@
 //! Nothing is installed in the system and no service is started.
 
 pub mod app;
+pub mod built;
 pub mod clients;
 pub mod cluster;
 pub mod debian;

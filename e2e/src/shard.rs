@@ -25,6 +25,7 @@ use serde_json::{Value as Json, json};
 
 use crate::{
     Engine, Wire,
+    built::build,
     environment::unusable,
     http, ports,
     process::{Folder, Process},
@@ -622,22 +623,6 @@ pub fn program() -> &'static Path {
         if let Some(path) = std::env::var_os("PANNIER_OPERATOR_BIN") {
             return path.into();
         }
-        let test = std::env::current_exe().expect("a test has a path");
-        let profile = test
-            .ancestors()
-            .find(|folder| folder.ends_with("debug") || folder.ends_with("release"))
-            .expect("cargo puts tests below a folder named after the profile");
-        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        build
-            .args(["build", "--quiet", "-p", "pannier-operator", "--target-dir"])
-            .arg(profile.parent().expect("the profile is in a target folder"))
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-        if profile.ends_with("release") {
-            build.arg("--release");
-        }
-        if let Err(error) = crate::debian::run("build pannier-operator", &mut build) {
-            unusable(&error.to_string());
-        }
-        profile.join("pannier-operator")
+        build("pannier-operator", "pannier-operator", &[])
     })
 }

@@ -29,6 +29,8 @@ mod space;
 mod starts;
 #[path = "product/topologies.rs"]
 mod topologies;
+#[path = "product/trial.rs"]
+mod trial;
 #[path = "product/upgrade.rs"]
 mod upgrade;
 #[path = "product/webhook.rs"]

@@ -6,6 +6,7 @@ use std::{fs, path::PathBuf, process::ExitCode, time::Instant};
 
 use e2e::{
     debian::{FetchError, step},
+    environment::lock,
     kubernetes::product::{self, Product, REGISTRY},
     trial::target,
 };
@@ -38,6 +39,8 @@ fn main() -> ExitCode {
 type Built = (PathBuf, String);
 
 fn build(registry: &str) -> Result<Vec<Built>, FetchError> {
+    // Two at a time would take each other's files away.
+    let _lock = lock("images");
     let target = target();
     let folder = target.join("images");
     step("create a folder", || fs::create_dir_all(&folder))?;

@@ -42,7 +42,7 @@ use super::{
     target::must_be_ours,
 };
 use crate::{
-    Engine, debian::FetchError, environment::unusable, process::Process, sidecar::build_static,
+    Engine, built::build_static, debian::FetchError, environment::unusable, process::Process,
 };
 
 /// How many nodes a cluster has at most.
@@ -229,6 +229,16 @@ impl Cluster {
     /// The way to the API server for what runs in the cluster's network.
     pub fn inside(&self) -> &Access {
         &self.inside
+    }
+
+    /// Where nodes look for a [`super::Registry`], which they trust without TLS.
+    pub fn registry(&self) -> SocketAddr {
+        network::registry()
+    }
+
+    /// The files and processes that end with it.
+    pub(super) fn run(&self) -> &Run {
+        &self.run
     }
 
     /// A command in the cluster's network, beside the API server: it reaches nodes, pods and, as

@@ -9,6 +9,7 @@ use std::{
 
 use super::image::Image;
 use crate::{
+    built::nested_cargo,
     debian::{FetchError, output, run, step, unpack},
     environment::{cache_folder, lock, unusable},
 };
@@ -96,11 +97,8 @@ impl Product {
     /// Builds the program for release.
     pub fn build(self, target: &Path) -> Result<PathBuf, FetchError> {
         let program = self.program();
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo
-            .args(self.cargo())
-            .env("CARGO_TARGET_DIR", target)
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        let mut cargo = nested_cargo();
+        cargo.args(self.cargo()).env("CARGO_TARGET_DIR", target);
         let status = step("start cargo", || cargo.status())?;
         if status.success() {
             return Ok(target.join("release").join(program));
@@ -208,10 +206,11 @@ pub fn push(archive: &Path, name: &str) -> Result<(), FetchError> {
     ))
 }
 
-/// Brings an image to the nodes of kind, or to the containerd of this machine.
+/// Brings an image to the nodes of kind, or to the containerd of this machine; to that one, where
+/// `CONTAINERD_ADDRESS` names its socket.
 pub fn load(archive: &Path) -> Result<(), FetchError> {
     let file = archive.display();
-    if is_here("kind") {
+    if std::env::var_os("CONTAINERD_ADDRESS").is_none() && is_here("kind") {
         let cluster = std::env::var("KIND_CLUSTER").unwrap_or_else(|_| "kind".to_owned());
         let mut load = Command::new("kind");
         load.args(["load", "image-archive", "--name", &cluster])

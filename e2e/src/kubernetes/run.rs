@@ -12,9 +12,9 @@ use std::{
 
 use super::sweep::{self, LOCK, MARK};
 use crate::{
+    built::{build, profile_folder},
     environment::unusable,
     process::Process,
-    sidecar::{build, profile_folder},
 };
 
 /// A run; everything in it is removed when it is dropped.

@@ -35,6 +35,7 @@ pub struct Show {
 impl Show {
     /// On the cluster of a kubeconfig file. `folder` is for files of Helm.
     pub fn on(kubeconfig: &Path, folder: &Path) -> Result<Self, TrialError> {
+        step("create a folder", || fs::create_dir_all(folder))?;
         Ok(Self {
             kubectl: Binaries::get()?.program("kubectl"),
             kubeconfig: kubeconfig.to_owned(),

@@ -18,6 +18,12 @@ use crate::debian::run;
 /// Address of the control plane.
 pub const HUB: &str = "10.77.0.254";
 
+/// Where nodes look for a registry.
+pub fn registry() -> SocketAddr {
+    let hub = HUB.parse().expect("it is an address");
+    SocketAddr::new(hub, 5000)
+}
+
 /// The namespaces of one cluster.
 #[derive(Clone, Debug)]
 pub struct Network {

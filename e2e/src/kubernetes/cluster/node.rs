@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::{
     groups,
-    network::{Network, enter, node_address, pod_range},
+    network::{Network, enter, node_address, pod_range, registry},
 };
 use crate::{
     debian::run,
@@ -113,6 +113,13 @@ impl Node {
             .unwrap_or_else(|error| unusable(&error.to_string()));
     }
 
+    /// Gives an image that the node knows another name as well.
+    pub fn tag_image(&self, name: &str, other: &str) {
+        let mut tag = self.ctr();
+        tag.args(["-n", "k8s.io", "images", "tag", name, other]);
+        run(&format!("tag {name}"), &mut tag).unwrap_or_else(|error| unusable(&error.to_string()));
+    }
+
     /// Process id of a container's first process, by the container's id.
     pub fn container_process(&self, container: &str) -> Option<i32> {
         let tasks = "containerd/state/io.containerd.runtime.v2.task/k8s.io";
@@ -145,7 +152,8 @@ impl Node {
         command
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Where its containerd listens.
+    pub fn socket(&self) -> PathBuf {
         self.folder.join("containerd/containerd.sock")
     }
 
@@ -186,6 +194,8 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
         SystemdCgroup = false
         Root = "{folder}/runc"
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "{node}/registries"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{plugins}"
     conf_dir = "{node}/cni"
@@ -194,6 +204,11 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
             node = self.folder.display(),
         );
         self.write("containerd.toml", &config);
+        let registry = registry();
+        self.write(
+            &format!("registries/{registry}/hosts.toml"),
+            &format!("[host.\"http://{registry}\"]\ncapabilities = [\"pull\", \"resolve\"]\n"),
+        );
         let name = sweep::name(run.folder());
         let network = json!({
             "cniVersion": "1.0.0",
