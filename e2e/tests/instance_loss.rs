@@ -268,7 +268,10 @@ fn a_primary_without_data_comes_back_after_its_sentinels(engine: Engine, wiped: 
     }
     until_links_are_down(&shard);
     let back = Instant::now();
-    shard.start_all();
+    // The last Sentinel stays away.
+    for number in std::iter::once(0).chain(shard.sentinels()).take(3) {
+        shard.start_pod(number);
+    }
     let primary = shard.until_formed();
     println!(
         "{}, wiped {wiped}: formed again after {:?}",
@@ -285,7 +288,7 @@ fn a_primary_without_data_comes_back_after_its_sentinels(engine: Engine, wiped: 
     }
     // Its mark says that the replicas had everything; without one nobody knows.
     assert_eq!(data_lost(&shard, 0), wiped);
-    for number in shard.sentinels() {
+    for number in shard.sentinels().take(2) {
         let settings = shard.operator(number).call(&["SENTINEL", "MASTER", MASTER]);
         assert!(
             settings

@@ -96,10 +96,11 @@ impl Watchers {
         let words = fail_over(&self.shared);
         let mut refused = Refused::Otherwise("no Sentinel is configured".to_owned());
         for link in &mut self.links {
-            match timeout(PATIENCE, link.ask(&words)).await {
-                Ok(Ok(_)) => return Ok(()),
-                Ok(Err(error)) => refused = error.into(),
-                Err(_) => refused = Refused::Otherwise(format!("{}: no answer", link.host())),
+            match ask_soon(link, &words).await {
+                Ok(()) => return Ok(()),
+                // One that is away says nothing about replicas.
+                Err(_) if matches!(refused, Refused::NoReplica(_)) => {}
+                Err(error) => refused = error,
             }
         }
         Err(refused)
