@@ -27,6 +27,8 @@ use crate::{
 };
 
 const MINUTE: Duration = Duration::from_mins(1);
+/// Until pods are gone: where nodes run them, kubelets have those of all other tests to end as well.
+const PODS_END: Duration = Duration::from_mins(5);
 
 async fn delete_tier(client: &Client, namespace: &str, name: &str) {
     let tiers = api(client, "CacheTier", namespace);
@@ -34,7 +36,7 @@ async fn delete_tier(client: &Client, namespace: &str, name: &str) {
 }
 
 async fn until_gone(client: &Client, kind: &str, namespace: &str, name: &str) {
-    e2e::kubernetes::until_gone(MINUTE, &api(client, kind, namespace), name).await;
+    e2e::kubernetes::until_gone(PODS_END, &api(client, kind, namespace), name).await;
 }
 
 #[tokio::test]
@@ -91,7 +93,7 @@ async fn a_tier_without_copies_goes_with_everything_and_needs_no_operator_for_it
     for (name, _) in &tiers {
         wait_for_objects(&client, &namespace, name, &[]).await;
     }
-    eventually_within(MINUTE, "the pods are gone", || async {
+    eventually_within(PODS_END, "the pods are gone", || async {
         let found = pods.list(&ListParams::default()).await.unwrap().items;
         found.is_empty().then_some(())
     })
@@ -137,7 +139,7 @@ async fn delete_namespace(client: &Client, name: &str) {
 
 async fn until_namespace_gone(client: &Client, name: &str) {
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    e2e::kubernetes::until_gone(2 * MINUTE, &namespaces, name).await;
+    e2e::kubernetes::until_gone(PODS_END, &namespaces, name).await;
 }
 
 /// A namespace with a tier that is shared, one with volumes, and a session policy.

@@ -119,7 +119,8 @@ pub fn settings(installation: &str, namespace: &str) -> Settings {
         installation: installation.to_owned(),
         scope: Scope::Namespaces(vec![namespace.to_owned()]),
         cluster_domain: "cluster.local".to_owned(),
-        agent_image: "operator:test".to_owned(),
+        // On nodes that run containers nothing is waited for: it cannot be pulled, and that is known at once.
+        agent_image: "localhost:1/operator:test".to_owned(),
         valkey_image: "valkey:test".to_owned(),
         redis_image: "redis:test".to_owned(),
         webhook: None,
