@@ -30,6 +30,14 @@ fn until_replicated(shard: &Shard) {
     });
 }
 
+fn tell(engine: Engine, wiped: bool, back: Instant) {
+    let took = back.elapsed();
+    println!(
+        "{}, wiped {wiped}: formed again after {took:?}",
+        engine.name()
+    );
+}
+
 fn data_lost(shard: &Shard, number: usize) -> bool {
     !shard.state(number).expect("the shard answers")["dataLost"].is_null()
 }
@@ -48,11 +56,7 @@ fn p8_a_primary_killed_and_back_empty_at_once_does_not_wipe_its_replicas() {
             let back = Instant::now();
             shard.start_pod(0);
             let primary = shard.until_formed();
-            println!(
-                "{}, wiped {wiped}: formed again after {:?}",
-                engine.name(),
-                back.elapsed()
-            );
+            tell(engine, wiped, back);
             assert_ne!(primary, 0);
             for number in shard.servers() {
                 assert_eq!(size(&shard, number), KEYS);
@@ -273,11 +277,7 @@ fn a_primary_without_data_comes_back_after_its_sentinels(engine: Engine, wiped: 
         shard.start_pod(number);
     }
     let primary = shard.until_formed();
-    println!(
-        "{}, wiped {wiped}: formed again after {:?}",
-        engine.name(),
-        back.elapsed()
-    );
+    tell(engine, wiped, back);
     assert_ne!(primary, 0);
     assert!(
         shard.log(0).contains("too far behind"),

@@ -4,20 +4,17 @@
 //! Its own status may be what does not fit, so nothing of it is taken over; where nothing else is
 //! wrong it is removed, and the look that this brings about writes it anew.
 
-use std::fmt::Debug;
-
 use crds::{condition::Status, validate::Validator};
 use kube::{
-    Api, Resource,
+    Api,
     api::{ApiResource, DynamicObject},
-    core::{NamespaceResourceScope, error_boundary::InvalidObject},
+    core::error_boundary::InvalidObject,
 };
-use serde::de::DeserializeOwned;
 
 use crate::{
     api_error::ApiError,
     conditions::{self, Fact, now, type_},
-    write_status::{remove_status, write_status},
+    write_status::{Kind, remove_status, write_status},
 };
 
 /// The word for it.
@@ -27,17 +24,11 @@ pub const REASON: &str = "Unreadable";
 const NAMED: usize = 5;
 
 /// Writes it to the status.
-pub async fn tell<K>(
+pub async fn tell<K: Kind>(
     client: &kube::Client,
     invalid: &InvalidObject,
     validator: fn() -> Validator,
-) -> Result<(), ApiError>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned,
-{
+) -> Result<(), ApiError> {
     let InvalidObject { error, metadata } = invalid;
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     let name = metadata.name.as_deref().unwrap_or_default();

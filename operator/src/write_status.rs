@@ -13,22 +13,30 @@ use serde_json::{Value, json};
 
 use crate::api_error::ApiError;
 
+/// One of our kinds.
+pub trait Kind:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned
+{
+}
+
+impl<K> Kind for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+{
+}
+
 /// Writes it; the answer is whether the resource was still there. The UID is part of the write: a
 /// resource that was made anew under the same name does not get the old one's status. The answer is
 /// not read: what is stored may be what does not fit.
-pub async fn write_status<K>(
+pub async fn write_status<K: Kind>(
     client: &Client,
     namespace: &str,
     name: &str,
     uid: Option<&str>,
     status: &impl Serialize,
-) -> Result<bool, ApiError>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned,
-{
+) -> Result<bool, ApiError> {
     let wanted = json!({
         "apiVersion": K::api_version(&()),
         "kind": K::kind(&()),
@@ -47,18 +55,12 @@ where
 }
 
 /// Removes it, from that very resource if it is still there.
-pub async fn remove_status<K>(
+pub async fn remove_status<K: Kind>(
     client: &Client,
     namespace: &str,
     name: &str,
     uid: Option<&str>,
-) -> Result<(), ApiError>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned,
-{
+) -> Result<(), ApiError> {
     let nothing = Patch::Merge(json!({"metadata": {"uid": uid}, "status": null}));
     let params = PatchParams::default();
     patch::<K>(
@@ -73,19 +75,13 @@ where
 }
 
 /// The answer is whether it was done; `unless` are the answers that say that there was nothing to do.
-async fn patch<K>(
+async fn patch<K: Kind>(
     client: &Client,
     namespace: &str,
     name: &str,
     (params, patch): (&PatchParams, &Patch<Value>),
     unless: &[u16],
-) -> Result<bool, ApiError>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned,
-{
+) -> Result<bool, ApiError> {
     let api: Api<PartialObjectMeta<K>> = Api::namespaced(client.clone(), namespace);
     match api.patch_status(name, params, patch).await {
         Ok(_) => Ok(true),

@@ -1,10 +1,11 @@
 //! `make images REGISTRY=…`, `make load`, and `make up` and `make down` on a cluster that is the user's: run as
 //! the Makefile runs them, on a cluster that knows neither our images nor our definitions.
 
-use std::process::{Command, Output};
+use std::process::Command;
 
 use e2e::{
     Engine,
+    debian::output,
     environment::available,
     kubernetes::{Cluster, NodePrograms, Registry, product},
 };
@@ -19,7 +20,7 @@ struct User {
 }
 
 impl User {
-    fn program(&self, program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    fn program(&self, program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Command {
         let path = std::env::var("PATH").unwrap_or_default();
         let containerd = NodePrograms::get().unwrap().containerd_folder();
         let tools = self.registry.tools().display();
@@ -31,30 +32,16 @@ impl User {
             .env_remove("CONFIRM")
             .env_remove("REGISTRY")
             .envs(variables.iter().copied());
-        command.output().unwrap()
+        command
     }
 
     /// Runs it; it must succeed. Gives what it says.
     fn run(&self, program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> String {
-        let output = self.program(program, arguments, variables);
-        let (said, error) = (text(&output.stdout), text(&output.stderr));
-        assert!(
-            output.status.success(),
-            "{program} {arguments:?}:\n{said}{error}"
-        );
-        said
+        output(program, &mut self.program(program, arguments, variables)).unwrap()
     }
 
     fn kubectl(&self, arguments: &[&str]) -> String {
-        let output = self
-            .cluster
-            .plane()
-            .kubectl()
-            .args(arguments)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", text(&output.stderr));
-        text(&output.stdout)
+        output("kubectl", self.cluster.plane().kubectl().args(arguments)).unwrap()
     }
 
     /// Images of the pods of a namespace.
@@ -99,10 +86,6 @@ impl User {
     }
 }
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
 #[test]
 fn a_cluster_of_the_users_own_gets_images_by_make_load_or_by_a_registry() {
     let test = "a_cluster_of_the_users_own_gets_images_by_make_load_or_by_a_registry";
@@ -123,9 +106,10 @@ fn a_cluster_of_the_users_own_gets_images_by_make_load_or_by_a_registry() {
         node.tag_image(&valkey, VALKEY);
     }
 
-    let refused = user.program(env!("CARGO_BIN_EXE_try"), &["up"], &[]);
+    let mut up = user.program(env!("CARGO_BIN_EXE_try"), &["up"], &[]);
+    let refused = up.output().unwrap();
     assert!(!refused.status.success());
-    let why = text(&refused.stderr);
+    let why = String::from_utf8_lossy(&refused.stderr);
     assert!(
         why.contains("Nothing was done") && why.contains("CONFIRM=yes"),
         "{why}"

@@ -81,11 +81,10 @@ pub async fn wait(shared: &Arc<Shared>) -> std::io::Result<Option<Passed>> {
                 };
                 match answer {
                     Ok(()) if anyway => shared.update(|state| state.data_lost = lost),
-                    Err(Refused::NoReplica(_)) if refused.is_none() => {
-                        refused = Some(Instant::now());
+                    Err(Refused::NoReplica(_)) => {
+                        refused.get_or_insert_with(Instant::now);
                     }
                     Ok(()) | Err(Refused::Otherwise(_)) => refused = None,
-                    Err(Refused::NoReplica(_)) => {}
                 }
                 if let Err(error) = answer {
                     warn!(%error, "Sentinels do not begin a failover yet");
