@@ -138,6 +138,8 @@ fn a_primary_that_dies_is_replaced_and_writes_resume() {
         reply == "OK"
     });
     println!("writes resumed {:?} after the new primary", since.elapsed());
+    // The sidecar may have heard of it before the other servers have.
+    cluster.until_agreed();
     assert_eq!(cluster.owner_of(slot), replica);
     assert_eq!(wire.call(&["GET", &key]).text(), "new");
     assert_eq!(wire.call(&["GET", &other]).text(), "stays");
