@@ -1,11 +1,12 @@
 //! A child process with its own folder and log; it is killed when the value is dropped.
 
+mod folder;
+
 use std::{
     fs::{self, File},
     io::{Read as _, Seek as _},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -16,11 +17,10 @@ use nix::{
 
 use crate::{environment::unusable, wait};
 
+pub use folder::Folder;
+
 /// Lines of a log that a failed test shows.
 const SHOWN: usize = 200;
-
-/// A folder that is removed with the value.
-pub struct Folder(PathBuf);
 
 /// A running child process.
 pub struct Process {
@@ -28,38 +28,6 @@ pub struct Process {
     child: Child,
     // Open, so that it can still be read when its folder is gone.
     log: File,
-}
-
-impl Folder {
-    /// A new empty folder below the system's temporary folder.
-    pub fn new(name: &str) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!(
-            "pannier-e2e-{}-{number}-{name}",
-            std::process::id()
-        ));
-        fs::create_dir_all(&path).expect("the temporary folder is writable");
-        Self(path)
-    }
-
-    /// Its path.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// Writes a file into it and returns the file's path as text.
-    pub fn write(&self, name: &str, content: &str) -> String {
-        let path = self.0.join(name);
-        fs::write(&path, content).expect("the folder is writable");
-        path.display().to_string()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 impl Process {

@@ -2,14 +2,17 @@
 //! with a loopback address, a data folder and the real server as its child. All share one port,
 //! one configuration and one folder of passwords, as pods do.
 
+mod options;
+mod pod;
+mod roles;
 mod writer;
 
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Command, ExitStatus},
+    process::{Command, ExitStatus, Output},
     sync::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -17,21 +20,18 @@ use std::{
     time::Duration,
 };
 
-use nix::{
-    sys::signal::{Signal, killpg},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use serde_json::{Value as Json, json};
 
 use crate::{
-    Engine, Wire,
     built::build,
     environment::unusable,
-    http, ports,
+    ports,
     process::{Folder, Process},
-    wait,
 };
 
+pub use options::ShardOptions;
+pub use pod::Pod;
 pub use writer::{Record, Writer};
 
 /// What the Sentinels call the primary.
@@ -39,26 +39,6 @@ pub const MASTER: &str = "shard-0";
 
 /// A shell's words to run a program with another `/etc/hosts`: `$0` is the file.
 const IN_OWN_HOSTS: &str = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
-
-/// How to make it.
-#[derive(Clone, Debug)]
-pub struct ShardOptions {
-    /// Which server.
-    pub engine: Engine,
-    /// Servers.
-    pub servers: usize,
-    /// Sentinels.
-    pub sentinels: usize,
-    /// Whether the data folders are kept, as volumes are.
-    pub persistent: bool,
-    /// Lines of `redis.conf`.
-    pub config: Vec<(String, String)>,
-    /// Further fields of the instance configuration.
-    pub more: Json,
-    /// Pods have names instead of addresses, in an `/etc/hosts` that only they see: addresses may
-    /// change. Needs the right to mount.
-    pub named: bool,
-}
 
 /// Servers and Sentinels; all die with it.
 pub struct Shard {
@@ -74,68 +54,6 @@ struct Ports {
     server: u16,
     sentinel: u16,
     http: u16,
-}
-
-/// One pod.
-pub struct Pod {
-    name: String,
-    address: IpAddr,
-    data: PathBuf,
-    process: Option<Process>,
-}
-
-impl ShardOptions {
-    /// Three servers and three Sentinels, nothing kept.
-    pub fn of(engine: Engine) -> Self {
-        Self {
-            engine,
-            servers: 3,
-            sentinels: 3,
-            persistent: false,
-            config: vec![("save".to_owned(), String::new())],
-            more: json!({}),
-            named: false,
-        }
-    }
-
-    /// One server.
-    pub fn standalone(engine: Engine) -> Self {
-        Self {
-            servers: 1,
-            sentinels: 0,
-            ..Self::of(engine)
-        }
-    }
-
-    /// With an append-only file on a volume that is kept.
-    #[must_use]
-    pub fn appending(self) -> Self {
-        // Synced every second, the last two may be lost with the process.
-        self.persistent()
-            .with("appendonly", "yes")
-            .with("appendfsync", "always")
-    }
-
-    /// With a volume that is kept.
-    #[must_use]
-    pub fn persistent(mut self) -> Self {
-        self.persistent = true;
-        self
-    }
-
-    /// With one more line of `redis.conf`.
-    #[must_use]
-    pub fn with(mut self, name: &str, value: &str) -> Self {
-        self.config.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// With one more field of the instance configuration.
-    #[must_use]
-    pub fn field(mut self, name: &str, value: Json) -> Self {
-        self.more[name] = value;
-        self
-    }
 }
 
 impl Shard {
@@ -290,12 +208,23 @@ impl Shard {
         }
     }
 
+    /// Runs `accept-loss` in a pod, as a person would.
+    pub fn accept_loss(&self, number: usize) -> Output {
+        Command::new(program())
+            .args(["accept-loss", "--config"])
+            .arg(self.config_of(number))
+            .output()
+            .expect("the program runs")
+    }
+
+    fn config_of(&self, number: usize) -> PathBuf {
+        let file = format!("{}.yaml", self.pods[number].name);
+        self.folder.path().join(file)
+    }
+
     /// Starts a pod: servers are numbered first, then Sentinels.
     pub fn start_pod(&mut self, number: usize) {
-        let config = self
-            .folder
-            .path()
-            .join(format!("{}.yaml", self.pods[number].name));
+        let config = self.config_of(number);
         let programs = self.options.engine.programs();
         let programs = programs.unwrap_or_else(|error| unusable(&error.to_string()));
         let path = format!(
@@ -374,23 +303,6 @@ impl Shard {
         self.pods[number].signal(Signal::SIGCONT);
     }
 
-    // === who is who ===
-
-    /// Pods with servers.
-    pub fn servers(&self) -> std::ops::Range<usize> {
-        0..self.options.servers
-    }
-
-    /// Pods with Sentinels.
-    pub fn sentinels(&self) -> std::ops::Range<usize> {
-        self.options.servers..self.pods.len()
-    }
-
-    /// A pod.
-    pub fn pod(&self, number: usize) -> &Pod {
-        &self.pods[number]
-    }
-
     /// Whether this machine lets a test give pods names of their own.
     pub fn can_be_named() -> Result<(), String> {
         let tried = Command::new("unshare")
@@ -412,198 +324,6 @@ impl Shard {
             pod.address = IpAddr::V4(Ipv4Addr::new(127, high, low, last + 100));
         }
         self.write_config();
-    }
-
-    /// The pod that others know by that address or name.
-    pub fn number_of(&self, address: &str) -> usize {
-        let found = (0..self.pods.len()).find(|number| self.known_as(*number) == address);
-        found.unwrap_or_else(|| unusable(&format!("no pod has the address {address}")))
-    }
-
-    /// Where a pod's server or Sentinel listens.
-    pub fn address(&self, number: usize) -> SocketAddr {
-        let pod = &self.pods[number];
-        let port = if pod.is_sentinel() {
-            self.ports.sentinel
-        } else {
-            self.ports.server
-        };
-        SocketAddr::new(pod.address, port)
-    }
-
-    /// Where a pod's agent listens.
-    pub fn agent(&self, number: usize) -> SocketAddr {
-        SocketAddr::new(self.pods[number].address, self.ports.http)
-    }
-
-    /// A connection to a server or Sentinel, logged in.
-    pub fn try_connect(&self, number: usize, user: &str, password: &str) -> Option<Wire> {
-        let mut wire = Wire::try_connect(self.address(number)).ok()?;
-        wire.patience(Duration::from_secs(3));
-        let reply = wire.try_call(&["AUTH", user, password]).ok()?;
-        (reply == "OK").then_some(wire)
-    }
-
-    /// A connection as the operator, with its first password.
-    pub fn operator(&self, number: usize) -> Wire {
-        wait::until("the operator logs in", || {
-            self.try_connect(number, "operator", "operator-first")
-        })
-    }
-
-    /// `/state` of an agent.
-    pub fn state(&self, number: usize) -> Option<Json> {
-        let answer = http::get(self.agent(number), "/state").ok()?;
-        (answer.status == 200).then(|| answer.json())
-    }
-
-    /// Status of one of the agent's paths.
-    pub fn status(&self, number: usize, path: &str) -> Option<u16> {
-        Some(http::get(self.agent(number), path).ok()?.status)
-    }
-
-    /// The primary that most Sentinels name.
-    pub fn named(&self) -> Option<usize> {
-        let mut names: Vec<usize> = self
-            .sentinels()
-            .filter_map(|number| {
-                let mut wire = self.try_connect(number, "operator", "operator-first")?;
-                let command = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER];
-                let reply = wire.try_call(&command).ok()?;
-                match &reply {
-                    crate::Value::Array(items) => Some(self.number_of(&items.first()?.text())),
-                    _ => None,
-                }
-            })
-            .collect();
-        names.sort_unstable();
-        let (all, wanted) = (names.clone(), self.options.sentinels / 2 + 1);
-        names.dedup();
-        names
-            .into_iter()
-            .find(|name| all.iter().filter(|one| *one == name).count() >= wanted)
-    }
-
-    /// Waits until all pods that run are ready, and the Sentinels know them; the answer is the
-    /// primary.
-    pub fn until_formed(&self) -> usize {
-        wait::until("the shard is formed", || self.formed())
-    }
-
-    fn formed(&self) -> Option<usize> {
-        let running: Vec<usize> = (0..self.pods.len())
-            .filter(|number| self.pods[*number].process.is_some())
-            .collect();
-        if !running
-            .iter()
-            .all(|number| self.status(*number, "/ready") == Some(200))
-        {
-            return None;
-        }
-        if self.options.sentinels == 0 {
-            return Some(0);
-        }
-        let primary = self.named()?;
-        let replicas = running
-            .iter()
-            .filter(|number| self.servers().contains(number))
-            .count()
-            - 1;
-        let state = self.state(primary)?;
-        let followers = state["server"]["replicas"].as_array()?;
-        let online = followers
-            .iter()
-            .filter(|one| one["online"] == json!(true))
-            .count();
-        let is_open = state["frozen"].is_null() && state["server"]["role"] == "Primary";
-        if online != replicas || !is_open {
-            return None;
-        }
-        let known = self.sentinels().all(|number| {
-            self.pods[number].process.is_none() || self.sees(number, replicas).unwrap_or(false)
-        });
-        known.then_some(primary)
-    }
-
-    /// Whether a Sentinel could choose every replica, and knows the other Sentinels.
-    fn sees(&self, sentinel: usize, replicas: usize) -> Option<bool> {
-        let mut wire = self.try_connect(sentinel, "operator", "operator-first")?;
-        let reply = wire.try_call(&["SENTINEL", "REPLICAS", MASTER]).ok()?;
-        let fit = |replica: &&crate::Value| {
-            let text = replica.to_string();
-            text.contains("flags slave ")
-                && text.contains("master-link-status ok")
-                && text.contains("slave-priority 100")
-        };
-        let fit = reply.items().iter().filter(fit).count();
-        let others = wire.try_call(&["SENTINEL", "SENTINELS", MASTER]).ok()?;
-        let up = |other: &&crate::Value| other.to_string().contains("flags sentinel ");
-        let others = others.items().iter().filter(up).count();
-        let running = self
-            .sentinels()
-            .filter(|number| self.pods[*number].process.is_some());
-        Some(fit == replicas && others + 1 == running.count())
-    }
-
-    /// Everything a pod has logged.
-    pub fn log(&self, number: usize) -> String {
-        let path = self
-            .folder
-            .path()
-            .join(format!("{}.log", self.pods[number].name));
-        fs::read_to_string(path).unwrap_or_default()
-    }
-}
-
-impl Pod {
-    fn is_sentinel(&self) -> bool {
-        self.name.contains("sentinel")
-    }
-
-    /// Its data folder.
-    pub fn data(&self) -> &Path {
-        &self.data
-    }
-
-    /// Its address.
-    pub const fn address(&self) -> IpAddr {
-        self.address
-    }
-
-    /// Ends the server and leaves its agent alive, as the kernel does to the largest process when
-    /// memory is short.
-    pub fn kill_server(&self) {
-        let id = self.id();
-        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
-        let child = wait::until("the agent has a child", || {
-            children
-                .as_ref()
-                .ok()?
-                .split_whitespace()
-                .next()?
-                .parse()
-                .ok()
-        });
-        let _ = nix::sys::signal::kill(Pid::from_raw(child), Signal::SIGKILL);
-    }
-
-    /// Its first process.
-    pub fn id(&self) -> u32 {
-        self.process.as_ref().expect("the pod runs").id()
-    }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(process) = &self.process {
-            let group = i32::try_from(process.id()).expect("process ids are small");
-            let _ = killpg(Pid::from_raw(group), signal);
-        }
-    }
-
-    fn kill(&mut self) {
-        self.signal(Signal::SIGKILL);
-        if let Some(mut process) = self.process.take() {
-            process.kill();
-        }
     }
 }
 
