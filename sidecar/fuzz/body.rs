@@ -17,18 +17,6 @@ use sidecar::{
 
 static TABLE: LazyLock<CommandTable> = LazyLock::new(CommandTable::builtin);
 
-const REWRITES: [ReplyRewrite; 9] = [
-    ReplyRewrite::None,
-    ReplyRewrite::KeyArray,
-    ReplyRewrite::ScanReply,
-    ReplyRewrite::FirstElement,
-    ReplyRewrite::StreamNames,
-    ReplyRewrite::SingleKey,
-    ReplyRewrite::Channels,
-    ReplyRewrite::Message,
-    ReplyRewrite::GroupError,
-];
-
 /// Reads the bytes as a pipeline of requests, whole and in pieces: the same commands and the same
 /// error, wherever the cuts are, and never more bytes asked for than the command has.
 pub fn request(data: &[u8]) {
@@ -135,10 +123,13 @@ pub fn rewrite(data: &[u8]) {
         .nth(chosen % TABLE.iter().count())
         .expect("within the table");
     put_on(&prefix, spec, rest);
-    for rewrite in REWRITES {
+    for rewrite in ReplyRewrite::ALL {
         take_off(rewrite, &prefix, rest);
     }
-    let queued = [REWRITES[chosen % 9], REWRITES[chosen / 9 % 9]];
+    let queued = [
+        ReplyRewrite::ALL[chosen % 9],
+        ReplyRewrite::ALL[chosen / 9 % 9],
+    ];
     let mut out = b"before".to_vec();
     if strip_exec_reply(&queued, &prefix, rest, &mut out).is_err() {
         assert_eq!(out, b"before");

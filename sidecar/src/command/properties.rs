@@ -67,18 +67,6 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
 }
 
-const REWRITES: [ReplyRewrite; 9] = [
-    ReplyRewrite::None,
-    ReplyRewrite::KeyArray,
-    ReplyRewrite::ScanReply,
-    ReplyRewrite::FirstElement,
-    ReplyRewrite::StreamNames,
-    ReplyRewrite::SingleKey,
-    ReplyRewrite::Channels,
-    ReplyRewrite::Message,
-    ReplyRewrite::GroupError,
-];
-
 proptest! {
     #[test]
     fn any_request_is_classified_and_its_keys_are_arguments(
@@ -125,7 +113,7 @@ proptest! {
     #[test]
     fn any_bytes_from_the_server_are_stripped_or_refused(bytes in frame()) {
         let prefix = Prefix::new(b"p:").expect("not empty");
-        for rewrite in REWRITES {
+        for rewrite in ReplyRewrite::ALL {
             let mut out = b"before".to_vec();
             let stripped = strip_reply(rewrite, &prefix, &bytes, &mut out);
             if stripped == Ok(Stripped::Written) {
@@ -138,7 +126,7 @@ proptest! {
             }
         }
         let mut out = Vec::new();
-        let _ = strip_exec_reply(&REWRITES, &prefix, &bytes, &mut out);
+        let _ = strip_exec_reply(&ReplyRewrite::ALL, &prefix, &bytes, &mut out);
     }
 
     #[test]

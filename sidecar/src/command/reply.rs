@@ -35,6 +35,19 @@ pub enum ReplyRewrite {
 }
 
 impl ReplyRewrite {
+    /// Each of them.
+    pub const ALL: [ReplyRewrite; 9] = [
+        ReplyRewrite::None,
+        ReplyRewrite::KeyArray,
+        ReplyRewrite::ScanReply,
+        ReplyRewrite::FirstElement,
+        ReplyRewrite::StreamNames,
+        ReplyRewrite::SingleKey,
+        ReplyRewrite::Channels,
+        ReplyRewrite::Message,
+        ReplyRewrite::GroupError,
+    ];
+
     /// What has to come off the reply to this command.
     pub fn of(spec: &CommandSpec) -> ReplyRewrite {
         use CommandId as Id;

@@ -52,17 +52,7 @@ fn the_prefix_comes_off_replies_that_contain_keys() {
 
 #[test]
 fn replies_of_another_shape_are_left_alone() {
-    for rewrite in [
-        ReplyRewrite::None,
-        ReplyRewrite::KeyArray,
-        ReplyRewrite::ScanReply,
-        ReplyRewrite::FirstElement,
-        ReplyRewrite::StreamNames,
-        ReplyRewrite::SingleKey,
-        ReplyRewrite::Channels,
-        ReplyRewrite::Message,
-        ReplyRewrite::GroupError,
-    ] {
+    for rewrite in ReplyRewrite::ALL {
         for frame in [
             "+QUEUED ", "-ERR ", "$-1 ", "*-1 ", "_ ", ":5 ", "#t ", "*0 ",
         ] {
