@@ -8,13 +8,17 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::TcpListener,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener},
     os::unix::net::UnixStream,
+    process::Command,
     time::Duration,
 };
 
 use e2e::{
-    Engine, RedisServer, ServerOptions, Sidecar, SidecarOptions, Wire, http, sidecar::program, wait,
+    Engine, RedisServer, ServerOptions, Sidecar, SidecarOptions, Wire, http, ports,
+    process::{Folder, Process},
+    sidecar::program,
+    wait,
 };
 use serde_json::{Value as Json, json};
 
@@ -421,6 +425,51 @@ fn it_listens_on_both_loopback_addresses_and_a_unix_socket() {
     let mut reply = [0; 7];
     unix.read_exact(&mut reply).unwrap();
     assert_eq!(&reply, b"$1\r\nv\r\n");
+}
+
+/// Runs a program that is told of every socket of IPv6 that there is no such kind, as on a node that was
+/// booted with `ipv6.disable=1`: a seccomp filter on `socket(AF_INET6, …)` with `EAFNOSUPPORT`.
+const WITHOUT_IPV6: &str = r#"
+import ctypes, os, struct, sys
+number = {"x86_64": 41, "aarch64": 198}[os.uname().machine]
+load, equal, answer = 0x20, 0x15, 0x06
+steps = [(load, 0, 0, 0), (equal, 0, 3, number), (load, 0, 0, 16), (equal, 0, 1, 10),
+         (answer, 0, 0, 0x00050000 | 97), (answer, 0, 0, 0x7fff0000)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(steps), ctypes.addressof(code)))
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, program, 0, 0):
+    sys.exit("no filter: " + os.strerror(ctypes.get_errno()))
+os.execv(sys.argv[1], sys.argv[1:])
+"#;
+
+#[test]
+fn s0_7_the_pods_address_is_served_for_both_families_and_on_a_node_without_ipv6() {
+    for has_ipv6 in [true, false] {
+        let folder = Folder::new("families");
+        let [redis, http, admin] = [(); 3].map(|()| ports::free());
+        let mut command = if has_ipv6 {
+            Command::new(program())
+        } else {
+            let mut python = Command::new("python3");
+            python.args(["-c", WITHOUT_IPV6]).arg(program());
+            python
+        };
+        command.args([
+            format!("--listen=127.0.0.1:{redis}"),
+            format!("--http=127.0.0.1:{http}"),
+            format!("--admin=[::]:{admin}"),
+        ]);
+        let process = Process::start("sidecar", &mut command, &folder.path().join("log"));
+        let answers = |host: IpAddr| {
+            http::get((host, admin).into(), "/ready").is_ok_and(|answer| answer.status == 200)
+        };
+        wait::until_true("it is ready", || answers(Ipv4Addr::LOCALHOST.into()));
+        assert_eq!(answers(Ipv6Addr::LOCALHOST.into()), has_ipv6);
+        let mut app = Wire::connect((Ipv4Addr::LOCALHOST, redis).into());
+        assert_eq!(app.run("PING").to_string(), "PONG");
+        assert_eq!(process.log().contains("not served"), !has_ipv6);
+    }
 }
 
 #[test]

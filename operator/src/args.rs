@@ -69,10 +69,10 @@ pub struct Run {
     /// Image of Redis for tiers that name none.
     #[arg(long, value_name = "IMAGE", default_value = "redis:8.0")]
     pub redis_image: String,
-    /// Address of /live, /ready, /metrics and /state.
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    /// Address of /live, /ready, /metrics and /state. `[::]` stands for IPv4 as well.
+    #[arg(long, value_name = "ADDRESS", default_value = "[::]:8080")]
     pub listen: SocketAddr,
-    /// Address of the webhook that injects sidecars, 0.0.0.0:8443 behind a Service. Without it none
+    /// Address of the webhook that injects sidecars, [::]:8443 behind a Service. Without it none
     /// is served.
     #[arg(long, value_name = "ADDRESS")]
     pub webhook_listen: Option<SocketAddr>,

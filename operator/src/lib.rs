@@ -19,6 +19,7 @@ pub mod injector;
 pub mod install;
 pub mod instance;
 pub mod leader;
+pub mod listen;
 pub mod metrics;
 pub mod mount;
 pub mod random;

@@ -23,7 +23,7 @@ use kube_runtime::{
 };
 use policy::names;
 use serde::de::DeserializeOwned;
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::sync::mpsc;
 
 use crate::{
     admin,
@@ -32,6 +32,7 @@ use crate::{
     client,
     context::Ctx,
     leader::Leader,
+    listen::listen,
     session_policy::{self, Guarded as Policy},
     settings::{Scope, Settings},
     watch, webhook,
@@ -99,7 +100,7 @@ async fn serve(flags: Run) -> Result<(), RunError> {
     let (stop, mut stopped) = mpsc::channel(1);
     let ctx = Ctx::new(client, settings, stop);
     ctx.readiness.needs("the lease or another leader");
-    let listener = TcpListener::bind(address)
+    let listener = listen(address)
         .await
         .map_err(|source| RunError::Listen { address, source })?;
     let admin = tokio::spawn(admin::serve(listener, ctx.clone()));

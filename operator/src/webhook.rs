@@ -16,12 +16,12 @@ pub mod tell;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle};
 
 use self::{
     certificate::Served, handler::Handler, keeper::Keeper, look_up::LookUp, rotation::Timing,
 };
-use crate::{context::Ctx, settings::Webhook};
+use crate::{context::Ctx, listen::listen, settings::Webhook};
 
 /// After the end was asked for, new pods still come for as long as the API server may not know.
 pub const DRAIN: Duration = Duration::from_secs(5);
@@ -58,7 +58,7 @@ impl Drop for Running {
 
 /// Begins to serve.
 pub async fn start(ctx: &Arc<Ctx>, webhook: &Webhook, timing: Timing) -> std::io::Result<Running> {
-    let listener = TcpListener::bind(webhook.listen).await?;
+    let listener = listen(webhook.listen).await?;
     let address = listener.local_addr()?;
     let (end, ended) = watch::channel(false);
     let served = Arc::new(Served::default());

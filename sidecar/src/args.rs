@@ -80,7 +80,8 @@ pub struct Args {
     )]
     pub http: Option<String>,
 
-    /// Address of probes, metrics and state. Default: 0.0.0.0:9464.
+    /// Address of probes, metrics and state. Default: [::]:9464, which stands for
+    /// every address, of IPv4 as well.
     #[arg(
         long,
         value_name = "ADDRESS",

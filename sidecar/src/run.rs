@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Release},
@@ -187,9 +187,10 @@ async fn bind_redis(addresses: &mut Vec<SocketAddr>) -> Result<Vec<TcpListener>,
                 listeners.push(listener);
             }
             Err(RunError::Bind { source, .. })
-                if !listeners.is_empty() && source.kind() == io::ErrorKind::AddrNotAvailable =>
+                if !listeners.is_empty() && source.kind() != io::ErrorKind::AddrInUse =>
             {
-                tracing::info!(%address, "not served: this machine has no such address");
+                // With IPv6 switched off there may be no such address, or no such kind of socket.
+                tracing::info!(%address, error = %source, "not served");
             }
             Err(error) => return Err(error),
         }
@@ -203,14 +204,19 @@ async fn bind_tcp(
     flag: &'static str,
     address: SocketAddr,
 ) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| RunError::Bind {
-            what,
-            address: address.to_string(),
-            flag,
-            source,
-        })
+    let bound = match TcpListener::bind(address).await {
+        // Every address, of a machine without IPv6.
+        Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    };
+    bound.map_err(|source| RunError::Bind {
+        what,
+        address: address.to_string(),
+        flag,
+        source,
+    })
 }
 
 /// A socket file that nobody serves any longer is replaced.

@@ -3,7 +3,12 @@
 
 mod metrics;
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use http_body_util::Full;
 use hyper::{
@@ -29,15 +34,9 @@ type Answer = Response<Full<Bytes>>;
 
 /// Listens where the configuration says.
 pub async fn listen(shared: &Shared) -> std::io::Result<TcpListener> {
-    let port = shared.config.http_port;
-    if let Some(only) = shared.identity.only {
-        return TcpListener::bind(SocketAddr::new(only, port)).await;
-    }
-    // A node without IPv6 has no such socket.
-    match TcpListener::bind(("::", port)).await {
-        Ok(listener) => Ok(listener),
-        Err(_) => TcpListener::bind(("0.0.0.0", port)).await,
-    }
+    let every = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    let address = shared.identity.only.unwrap_or(every);
+    crate::listen::listen(SocketAddr::new(address, shared.config.http_port)).await
 }
 
 /// Serves until it is dropped.

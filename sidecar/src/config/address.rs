@@ -26,7 +26,7 @@ pub struct Listen {
     pub unix_socket: Option<PathBuf>,
     /// HTTP API.
     pub http: SocketAddr,
-    /// Probes, metrics and state.
+    /// Probes, metrics and state. `[::]` stands for IPv4 as well.
     pub admin: SocketAddr,
     /// Event loops.
     pub threads: u8,
@@ -59,7 +59,7 @@ impl Flags {
                 Some(first)
             }),
             admin: admin.and_then(|text| {
-                let [admin] = address("--admin / PANNIER_ADMIN", text, "0.0.0.0:9464", problems)?;
+                let [admin] = address("--admin / PANNIER_ADMIN", text, "[::]:9464", problems)?;
                 Some(admin)
             }),
             threads: args
@@ -76,7 +76,7 @@ impl Flags {
             .listen
             .unwrap_or_else(|| both((V4, sidecar.redis_port).into()));
         let http = self.http.unwrap_or_else(|| (V4, sidecar.http_port).into());
-        let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let any = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
         let admin = self
             .admin
             .unwrap_or_else(|| (any, sidecar.admin_port).into());

@@ -103,7 +103,7 @@ fn nothing_at_all_is_memory_only_without_rules() {
     let redis: Vec<String> = listen.redis.iter().map(ToString::to_string).collect();
     assert_eq!(redis, ["127.0.0.1:6379", "[::1]:6379"]);
     assert_eq!(listen.http.to_string(), "127.0.0.1:6380");
-    assert_eq!(listen.admin.to_string(), "0.0.0.0:9464");
+    assert_eq!(listen.admin.to_string(), "[::]:9464");
     assert_eq!(listen.threads, 1);
 }
 

@@ -55,7 +55,7 @@ fn args(plan: &Plan) -> Vec<String> {
         format!("--config={}/{}", names::SIDECAR_FOLDER, names::SIDECAR_FILE),
         format!("--listen=127.0.0.1:{redis}"),
         format!("--http=127.0.0.1:{http}"),
-        format!("--admin=0.0.0.0:{admin}"),
+        format!("--admin=[::]:{admin}"),
         format!("--unix-socket={socket}"),
         "--log=json".to_owned(),
     ]
