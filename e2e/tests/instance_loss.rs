@@ -176,12 +176,73 @@ fn p8_an_empty_primary_waits_for_a_peer_that_does_not_answer_until_a_person_acce
     wait::until_true("the guard names whom it waits for", || waits(&shard));
     assert_eq!(shard.status(0, "/ready"), Some(503));
     assert_eq!(shard.status(0, "/live"), Some(200));
-    std::fs::write(shard.pod(0).data().join("accept-loss"), "").expect("the shard answers");
+    let said = shard.accept_loss(0);
+    assert!(said.status.success(), "{said:?}");
     let primary = shard.until_formed();
     assert_eq!(primary, 0);
     assert!(data_lost(&shard, 0));
     shard.start_pod(2);
     assert_eq!(shard.until_formed(), 0);
+}
+
+/// Ends a server in good order or at once, gives it other lines of `redis.conf`, and starts it.
+fn restart_with(shard: &mut Shard, in_good_order: bool, config: &serde_json::Value) {
+    if in_good_order {
+        shard.terminate(0);
+        shard.until_ended(0);
+    } else {
+        shard.kill(0);
+    }
+    shard.change("config", config.clone());
+    shard.start_pod(0);
+    shard.until_formed();
+}
+
+#[test]
+fn s2_19_data_stays_when_persistence_changes_from_snapshots_to_an_append_only_file_and_back() {
+    for engine in ENGINES {
+        let snapshots = json!({"save": "3600 1"});
+        let appends = json!({"save": "", "appendonly": "yes", "appendfsync": "always"});
+        let options = ShardOptions::standalone(engine).persistent();
+        let mut shard = Shard::start(options.field("config", snapshots.clone()));
+        let has = |shard: &Shard, wanted: i64| {
+            assert_eq!(size(shard, 0), wanted, "{}", engine.name());
+            assert!(!data_lost(shard, 0), "{}", engine.name());
+        };
+        let add = |shard: &Shard, key: &str| {
+            let mut wire = shard
+                .try_connect(0, "default", "default-first")
+                .expect("the server answers");
+            assert_eq!(wire.call(&["SET", key, "v"]), "OK");
+        };
+        let files = shard.pod(0).data().join("appendonlydir");
+        let has_list = || {
+            let files = std::fs::read_dir(&files).into_iter().flatten().flatten();
+            files.into_iter().any(|file| {
+                let name = file.file_name();
+                name.to_string_lossy().ends_with(".manifest")
+            })
+        };
+        add(&shard, "a");
+        restart_with(&mut shard, true, &appends);
+        has(&shard, 1);
+        wait::until_true("the append-only file is complete", has_list);
+        add(&shard, "b");
+        restart_with(&mut shard, false, &appends);
+        has(&shard, 2);
+        restart_with(&mut shard, true, &snapshots);
+        has(&shard, 2);
+        wait::until_true("a snapshot has replaced it", || !files.exists());
+        add(&shard, "c");
+        restart_with(&mut shard, true, &snapshots);
+        has(&shard, 3);
+        assert_eq!(
+            shard.operator(0).run("CONFIG GET appendonly").items()[1],
+            "no"
+        );
+        restart_with(&mut shard, true, &appends);
+        has(&shard, 3);
+    }
 }
 
 #[test]

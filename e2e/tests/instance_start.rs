@@ -133,3 +133,12 @@ fn the_settings_that_a_tier_may_name_are_those_that_servers_have() {
         assert_eq!(known, had, "{engine:?}");
     }
 }
+
+#[test]
+fn a_loss_can_only_be_accepted_where_a_guard_waits() {
+    let shard = Shard::start(ShardOptions::standalone(Engine::Valkey8));
+    let said = shard.accept_loss(0);
+    let error = String::from_utf8_lossy(&said.stderr);
+    assert_eq!(said.status.code(), Some(2), "{error}");
+    assert!(error.contains("no server waits in this pod"), "{error}");
+}

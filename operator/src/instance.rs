@@ -7,6 +7,7 @@
 
 mod announce;
 pub mod config;
+mod convert;
 mod credentials;
 mod facts;
 mod follow;
@@ -35,12 +36,13 @@ use std::{io, path::Path, path::PathBuf, sync::Arc, time::Duration};
 
 use config::{InstanceConfig, Kind};
 use identity::{Identity, POD_IP, POD_NAME};
+use link::Link;
 use nix::sys::signal::Signal;
 use passwords::Passwords;
 use process::Children;
-use render::Start;
+use render::{Memory, Start};
 use shared::Shared;
-use state::{Phase, Role};
+use state::{Phase, Role, Server};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::timeout,
@@ -78,6 +80,9 @@ pub enum AgentError {
         /// Why.
         source: io::Error,
     },
+    /// What an agent before this one wrote down cannot be read.
+    #[error("failed to read what this instance was: {0}")]
+    Past(io::Error),
     /// There is no server to run.
     #[error(transparent)]
     Start(#[from] process::StartError),
@@ -93,6 +98,8 @@ pub async fn run(path: PathBuf) -> Result<u8, AgentError> {
     let identity = Identity::find(&config, env(POD_NAME), env(POD_IP))?;
     let passwords = Passwords::load(Path::new(&config.auth), config.open)?;
     let shared = Shared::new(config, path, identity, passwords);
+    // Before anybody may ask: who says nothing of its data is taken for one that has none (P8).
+    let memory = remember(&shared).map_err(AgentError::Past)?;
     let listener = http::listen(&shared)
         .await
         .map_err(|source| AgentError::Listen {
@@ -113,7 +120,7 @@ pub async fn run(path: PathBuf) -> Result<u8, AgentError> {
     }
     let started = match shared.config.kind {
         Kind::Server => begin_server(&shared, &children).await?,
-        Kind::Sentinel => begin_sentinel(&shared, &children).await?,
+        Kind::Sentinel => begin_sentinel(&shared, &children, memory).await?,
     };
     if !started {
         return Ok(0);
@@ -127,6 +134,23 @@ pub async fn run(path: PathBuf) -> Result<u8, AgentError> {
         }
         () = shared.terminated() => Ok(end(&shared, &children).await),
     }
+}
+
+/// Takes what the volume says into the state, and gives what a Sentinel remembers.
+fn remember(shared: &Shared) -> io::Result<Option<Memory>> {
+    if shared.config.kind == Kind::Server {
+        let past = marker::read(&shared.config)?;
+        shared.update(|state| state.past = past);
+        return Ok(None);
+    }
+    let memory = sentinel::remembered(&shared.config)?;
+    if let Some(memory) = &memory {
+        shared.update(|state| {
+            state.sentinels.primary = Some(memory.primary.clone());
+            state.sentinels.epoch = memory.config_epoch;
+        });
+    }
+    Ok(memory)
 }
 
 /// Starts a server as the guard decides; false if the pod went away before.
@@ -143,8 +167,9 @@ async fn begin_server(shared: &Arc<Shared>, children: &Children) -> Result<bool,
     let electable = !passed.empty || passed.start == Start::Primary;
     let priority = if electable { 100 } else { 0 };
     let passwords = shared.passwords();
+    let from = convert::needed(config).map_err(data)?;
     let conf = render::server_conf(
-        config,
+        &convert::at_start(config, from),
         &shared.identity,
         &passwords,
         &passed.start,
@@ -152,6 +177,10 @@ async fn begin_server(shared: &Arc<Shared>, children: &Children) -> Result<bool,
     );
     let file = Path::new(&config.data).join("redis.conf");
     marker::forget_data(config).map_err(data)?;
+    if !electable {
+        shared.update(|state| state.past.unsynced = true);
+        marker::keep(shared).map_err(data)?;
+    }
     credentials::write_file(config, &passwords).map_err(data)?;
     credentials::private(&file, &conf).map_err(data)?;
     shared.update(|state| {
@@ -162,17 +191,24 @@ async fn begin_server(shared: &Arc<Shared>, children: &Children) -> Result<bool,
     children.start(&[&file.to_string_lossy()])?;
     announce::listen(shared);
     tokio::spawn(follow::Follower::new(shared, electable).run());
+    if let Some(from) = from {
+        tokio::spawn(convert::run(Arc::clone(shared), from));
+    }
     Ok(true)
 }
 
 /// Starts a Sentinel once it is known whom to watch; false if the pod went away before.
-async fn begin_sentinel(shared: &Arc<Shared>, children: &Children) -> Result<bool, AgentError> {
+async fn begin_sentinel(
+    shared: &Arc<Shared>,
+    children: &Children,
+    memory: Option<Memory>,
+) -> Result<bool, AgentError> {
     let config = &shared.config;
     let data = |source| AgentError::Data {
         folder: config.data.clone(),
         source,
     };
-    let Some(memory) = sentinel::guard(shared).await.map_err(data)? else {
+    let Some(memory) = sentinel::guard(shared, memory).await else {
         return Ok(false);
     };
     let passwords = shared.passwords();
@@ -223,10 +259,7 @@ async fn end(shared: &Arc<Shared>, children: &Children) -> u8 {
     if shared.config.kind == Kind::Server && !shared.config.sentinels.is_empty() {
         switchover::on_end(shared).await;
     }
-    let was_primary = {
-        let server = shared.state().server;
-        server.and_then(|server| server.role) == Some(Role::Primary)
-    };
+    let last = follow::role_of(&mut Link::own(shared)).await.ok();
     children.signal(Signal::SIGTERM);
     let left = grace.saturating_sub(began.elapsed()).saturating_sub(LAST);
     let Ok(code) = timeout(left.max(LAST), children.ended()).await else {
@@ -235,13 +268,23 @@ async fn end(shared: &Arc<Shared>, children: &Children) -> u8 {
         return children.ended().await;
     };
     if shared.config.kind == Kind::Server && code == 0 {
-        let mut past = shared.state().past;
-        past.clean = true;
-        past.was_primary = was_primary;
-        if let Err(error) = marker::write(&shared.config, &past) {
-            warn!(%error, "failed to write the marker");
-        }
+        mark_the_end(shared, last.as_ref());
     }
     info!(code, "the server has ended");
     code
+}
+
+/// Writes down that all is saved, and what the server was at last.
+fn mark_the_end(shared: &Shared, last: Option<&Server>) {
+    shared.update(|state| {
+        let past = &mut state.past;
+        past.clean = true;
+        if let Some(last) = last.or(state.server.as_ref()) {
+            past.was_primary = last.role == Some(Role::Primary);
+            past.offset = last.offset;
+        }
+    });
+    if let Err(error) = marker::keep(shared) {
+        warn!(%error, "failed to write the marker");
+    }
 }

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::{Instant, sleep, sleep_until},
+};
 use tracing::{info, warn};
 
 use super::{
@@ -50,6 +53,12 @@ pub struct Follower {
     /// Since when Sentinels name another while this is a primary.
     disputed: Option<Instant>,
     marked: Option<Instant>,
+    /// Whether the marker on the volume is behind.
+    unmarked: bool,
+    /// A marker that is being written.
+    marking: Option<JoinHandle<()>>,
+    /// Of [`Shared::guards_set`], how many had been when this set its own.
+    guards_set: u64,
 }
 
 impl Follower {
@@ -67,6 +76,9 @@ impl Follower {
             astray: None,
             disputed: None,
             marked: None,
+            unmarked: false,
+            marking: None,
+            guards_set: 0,
         }
     }
 
@@ -224,6 +236,10 @@ impl Follower {
             wanted = wanted.min(self.most_online);
         }
         let wanted = if frozen.is_some() { FROZEN } else { wanted };
+        let guards_set = self.shared.guards_set.load(SeqCst);
+        if std::mem::replace(&mut self.guards_set, guards_set) != guards_set {
+            self.applied = None;
+        }
         if self.applied != Some((wanted, lag)) {
             if let Some(why) = &frozen {
                 warn!(why, "writes are refused");
@@ -278,26 +294,38 @@ impl Follower {
     /// Writes the marker when the role or failover changed, and now and then for the offset.
     fn mark(&mut self, server: &Server) {
         let due = self.marked.is_none_or(|at| at.elapsed() > MARK);
+        let persistent = self.shared.config.persistent;
         let changed = self.shared.update(|state| {
             let past = &mut state.past;
             let before = past.clone();
             past.initialised = true;
             past.clean = false;
             past.was_primary = server.role == Some(Role::Primary);
+            past.unsynced &= !server.synced;
+            // For peers: who looks at the volume looks itself.
+            past.has_data |= persistent && server.synced;
             server.replication_id.clone_into(&mut past.replication_id);
             let turned = before.was_primary != past.was_primary
                 || before.epoch != past.epoch
+                || before.unsynced != past.unsynced
                 || before.replication_id != past.replication_id
                 || !before.initialised;
             past.offset = server.offset;
-            (turned || (due && before.offset != past.offset)).then(|| past.clone())
+            turned || (due && before.offset != past.offset)
         });
-        if let Some(past) = changed {
-            self.marked = Some(Instant::now());
-            if let Err(error) = marker::write(&self.shared.config, &past) {
-                warn!(%error, "failed to write the marker to {}", self.shared.config.data);
-            }
+        self.unmarked |= changed;
+        let busy = self.marking.as_ref().is_some_and(|one| !one.is_finished());
+        if !self.unmarked || busy {
+            return;
         }
+        (self.unmarked, self.marked) = (false, Some(Instant::now()));
+        let shared = Arc::clone(&self.shared);
+        // A disk that is busy must not hold up the looks.
+        self.marking = Some(spawn_blocking(move || {
+            if let Err(error) = marker::keep(&shared) {
+                warn!(%error, "failed to write the marker to {}", shared.config.data);
+            }
+        }));
     }
 }
 
@@ -310,6 +338,12 @@ fn isolated(after: Duration) -> String {
         "for {} ms it has seen neither most Sentinels nor all replicas",
         after.as_millis()
     )
+}
+
+/// What a server says about its role.
+pub async fn role_of(own: &mut Link) -> Result<Server, LinkError> {
+    let info = own.ask(&command(&["INFO", "replication"])).await?;
+    Ok(facts::read(&text(&info).unwrap_or_default()))
 }
 
 /// The command that sets how many replicas a write needs.

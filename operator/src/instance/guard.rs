@@ -160,6 +160,22 @@ pub fn loss_would_help(s: &Situation) -> bool {
     waits(decide(s)) && !waits(decide(&accepted))
 }
 
+/// What is given up by a decision that was made only because a person accepted the loss.
+pub fn given_up(s: &Situation) -> Option<String> {
+    let alone = Situation {
+        accept_loss: false,
+        ..s.clone()
+    };
+    let by_word = s.accept_loss && matches!(decide(&alone), Decision::Wait { .. });
+    let silent = s.silent();
+    (by_word && !silent.is_empty()).then(|| {
+        format!(
+            "a person accepted the loss of what {} may hold",
+            silent.join(", ")
+        )
+    })
+}
+
 fn standalone(s: &Situation) -> Decision {
     let reason = "it is the only server of the tier".to_owned();
     let lost = (!s.past.has_data && (s.past.initialised || s.formed)).then(|| {
@@ -188,7 +204,14 @@ fn named_me(s: &Situation, epoch: u64) -> Decision {
     if s.past.has_data && sure {
         return primary("Sentinels name this server, and it has all of its data");
     }
-    if let Some((peer, says)) = s.furthest_replica() {
+    if let Some((peer, says)) = s.furthest() {
+        let lacks = refused::lacks(s, says).filter(|bytes| *bytes > 0);
+        if s.past.has_data && s.keeps == Keeps::Nearly && lacks.is_some() {
+            return primary(
+                "Sentinels name this server, and its append-only file reaches further than what \
+                 ran on",
+            );
+        }
         if refused::is_final(s) {
             return refused::decide(s, peer, says);
         }
@@ -203,7 +226,7 @@ fn named_me(s: &Situation, epoch: u64) -> Decision {
                 peer.address
             ),
             anyway: false,
-            lost: None,
+            lost: lacks.map(|bytes| refused::went_on_without(peer, bytes)),
         };
     }
     if s.past.has_data && s.keeps == Keeps::Nearly {
@@ -368,10 +391,12 @@ fn all_answer(s: &Situation) -> Decision {
     }
 }
 
-/// The newest data: of the latest failover, then the furthest in its stream.
-fn rank(past: &Past, ordinal: usize) -> (u64, i64, bool, std::cmp::Reverse<usize>) {
+/// The newest data: of the latest failover, then that of a primary that ended in good order, for
+/// its mark may be older than its last writes; then the furthest in its stream.
+fn rank(past: &Past, ordinal: usize) -> (u64, bool, i64, bool, std::cmp::Reverse<usize>) {
     (
         past.epoch,
+        past.clean && past.was_primary,
         past.offset,
         past.was_primary,
         std::cmp::Reverse(ordinal),
@@ -438,9 +463,12 @@ impl Situation {
             .filter(move |(_, says)| says.role == Some(role))
     }
 
-    /// Of the replicas that were in step, the one with the newest data: Sentinels would choose it.
-    fn furthest_replica(&self) -> Option<(&Peer, &Says)> {
+    /// Of those that ran on with the data, the one with the newest: Sentinels would choose it. Also a
+    /// primary that refuses writes because it was cut off, and replaced meanwhile.
+    fn furthest(&self) -> Option<(&Peer, &Says)> {
+        let stopped = self.running(Role::Primary).filter(|(_, says)| says.frozen);
         self.running(Role::Replica)
+            .chain(stopped)
             .filter(|(_, says)| says.synced)
             .max_by_key(|(peer, says)| rank(&says.past, peer.ordinal))
     }

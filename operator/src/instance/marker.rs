@@ -8,10 +8,22 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{config::InstanceConfig, guard::Keeps, state::Past};
+use super::{
+    config::InstanceConfig, credentials::private, guard::Keeps, shared::Shared, state::Past,
+};
 
 const MARKER: &str = "pannier.json";
 const ACCEPT_LOSS: &str = "accept-loss";
+const GUARD_WAITS: &str = "guard-waits";
+
+/// In which form data is on a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// An append-only file.
+    AppendOnly,
+    /// A snapshot.
+    Snapshot,
+}
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -30,7 +42,8 @@ fn in_data(config: &InstanceConfig, name: &str) -> PathBuf {
 pub fn read(config: &InstanceConfig) -> io::Result<Past> {
     let mut past = match fs::read(in_data(config, MARKER)) {
         Ok(bytes) => {
-            let marker: Marker = serde_json::from_slice(&bytes)?;
+            let marker: Marker =
+                serde_json::from_slice(&bytes).map_err(|error| damaged(config, &error))?;
             // Counts of failovers of an earlier tier cannot be compared with ours.
             if marker.uid == config.uid {
                 marker.past
@@ -41,12 +54,28 @@ pub fn read(config: &InstanceConfig) -> io::Result<Past> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Past::default(),
         Err(error) => return Err(error),
     };
-    past.has_data = config.persistent && has_data(config)?;
+    past.has_data = config.persistent && !past.unsynced && form(config)?.is_some();
     Ok(past)
 }
 
-/// Writes the marker; a kill in between leaves the old one.
-pub fn write(config: &InstanceConfig, past: &Past) -> io::Result<()> {
+fn damaged(config: &InstanceConfig, error: &serde_json::Error) -> io::Error {
+    let text = format!(
+        "{} is damaged: {error}; if no other server of the tier has newer data, remove that file \
+         from the volume",
+        in_data(config, MARKER).display()
+    );
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+/// Writes what the state says about the past. That may take for as long as the disk is busy, and
+/// whoever writes last writes the latest.
+pub fn keep(shared: &Shared) -> io::Result<()> {
+    let _one_at_a_time = shared.marking.lock();
+    write(&shared.config, &shared.state().past)
+}
+
+/// Writes the marker; a kill or a loss of power in between leaves the old one.
+fn write(config: &InstanceConfig, past: &Past) -> io::Result<()> {
     let marker = Marker {
         uid: config.uid.clone(),
         past: Past {
@@ -54,10 +83,7 @@ pub fn write(config: &InstanceConfig, past: &Past) -> io::Result<()> {
             ..past.clone()
         },
     };
-    let path = in_data(config, MARKER);
-    let partial = path.with_extension("partial");
-    fs::write(&partial, serde_json::to_vec(&marker)?)?;
-    fs::rename(partial, path)
+    private(&in_data(config, MARKER), &serde_json::to_string(&marker)?)
 }
 
 fn snapshot(config: &InstanceConfig) -> PathBuf {
@@ -70,39 +96,52 @@ fn append_only(config: &InstanceConfig) -> PathBuf {
     in_data(config, name.unwrap_or("appendonlydir"))
 }
 
-/// How much of what was acknowledged is on the volume.
-pub fn keeps(config: &InstanceConfig) -> Keeps {
-    let is = |name: &str, wanted: &str| {
-        let value = config.config.get(name);
-        value.is_some_and(|value| value.trim().eq_ignore_ascii_case(wanted))
-    };
-    match (is("appendonly", "yes"), is("appendfsync", "always")) {
-        (true, true) => Keeps::All,
-        (true, false) => Keeps::Nearly,
-        (false, _) => Keeps::Snapshot,
+/// The form that the configuration wants.
+pub fn wanted_form(config: &InstanceConfig) -> Form {
+    if is_set(config, "appendonly", "yes") {
+        Form::AppendOnly
+    } else {
+        Form::Snapshot
     }
 }
 
-/// Whether there is anything to load, by the rules of the server: with an append-only file only
-/// that one is read, and the snapshot where there is none.
-fn has_data(config: &InstanceConfig) -> io::Result<bool> {
+fn is_set(config: &InstanceConfig, name: &str, wanted: &str) -> bool {
+    let value = config.config.get(name);
+    value.is_some_and(|value| value.trim().eq_ignore_ascii_case(wanted))
+}
+
+/// How much of what was acknowledged is on the volume.
+pub fn keeps(config: &InstanceConfig) -> Keeps {
+    let found = form(config).ok().flatten();
+    match found.unwrap_or_else(|| wanted_form(config)) {
+        // Also where an append-only file is wanted from now on.
+        Form::Snapshot => Keeps::Snapshot,
+        Form::AppendOnly if is_set(config, "appendfsync", "always") => Keeps::All,
+        Form::AppendOnly => Keeps::Nearly,
+    }
+}
+
+/// What there is to load. Where there are both, the append-only file is newer: it is removed when
+/// a snapshot has taken its place.
+pub fn form(config: &InstanceConfig) -> io::Result<Option<Form>> {
     let bytes = |path: &Path| match fs::metadata(path) {
         Ok(found) => Ok(found.len()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
         Err(error) => Err(error),
     };
-    if bytes(&snapshot(config))? > 0 {
-        return Ok(true);
-    }
-    match fs::read_dir(append_only(config)) {
+    let has_list = match fs::read_dir(append_only(config)) {
         Ok(mut files) => files.try_fold(false, |found, file| {
             let file = file?;
             let is_list = file.file_name().to_string_lossy().ends_with(".manifest");
-            Ok(found || (is_list && file.metadata()?.len() > 0))
-        }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
+            io::Result::Ok(found || (is_list && file.metadata()?.len() > 0))
+        })?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(error),
+    };
+    if has_list {
+        return Ok(Some(Form::AppendOnly));
     }
+    Ok((bytes(&snapshot(config))? > 0).then_some(Form::Snapshot))
 }
 
 /// Removes what a tier without persistence must not load: a replica leaves the snapshot behind
@@ -111,16 +150,21 @@ pub fn forget_data(config: &InstanceConfig) -> io::Result<()> {
     if config.persistent {
         return Ok(());
     }
-    for removed in [
-        fs::remove_file(snapshot(config)),
-        fs::remove_dir_all(append_only(config)),
-    ] {
-        match removed {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+    gone(fs::remove_file(snapshot(config)))?;
+    forget_append_only(config)
+}
+
+/// Removes an append-only file that a snapshot has replaced.
+pub fn forget_append_only(config: &InstanceConfig) -> io::Result<()> {
+    gone(fs::remove_dir_all(append_only(config)))
+}
+
+/// What is not there is removed.
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Whether a person has said that what silent peers hold may be lost.
@@ -128,14 +172,27 @@ pub fn loss_is_accepted(config: &InstanceConfig) -> bool {
     in_data(config, ACCEPT_LOSS).exists()
 }
 
-/// Says so, for the guard that waits on this volume.
+/// Says so, for the guard that waits on this volume; an error where none does.
 pub fn accept_loss(config: &InstanceConfig) -> io::Result<()> {
+    if !in_data(config, GUARD_WAITS).exists() {
+        return Err(io::Error::other(
+            "no server waits in this pod, so there is no loss to accept; the condition \
+             TopologyHealthy of the tier names the pod that does",
+        ));
+    }
     fs::write(in_data(config, ACCEPT_LOSS), "")
 }
 
-/// The word counts once.
-pub fn loss_was_accepted(config: &InstanceConfig) {
-    let _ = fs::remove_file(in_data(config, ACCEPT_LOSS));
+/// A guard begins to wait; what was said to one before it does not count.
+pub fn guard_waits(config: &InstanceConfig) -> io::Result<()> {
+    gone(fs::remove_file(in_data(config, ACCEPT_LOSS)))?;
+    fs::write(in_data(config, GUARD_WAITS), "")
+}
+
+/// The guard has passed: a person's word counts once.
+pub fn guard_has_passed(config: &InstanceConfig) -> io::Result<()> {
+    gone(fs::remove_file(in_data(config, GUARD_WAITS)))?;
+    gone(fs::remove_file(in_data(config, ACCEPT_LOSS)))
 }
 
 #[cfg(test)]
@@ -170,7 +227,8 @@ mod tests {
         "another".clone_into(&mut config.uid);
         assert_eq!(read(&config).unwrap(), Past::default());
         fs::write(in_data(&config, MARKER), "{").unwrap();
-        assert!(read(&config).is_err());
+        let error = read(&config).unwrap_err().to_string();
+        assert!(error.contains("pannier.json is damaged"), "{error}");
         fs::remove_dir_all(&config.data).unwrap();
     }
 
@@ -196,6 +254,58 @@ mod tests {
         assert!(!read(&config).unwrap().has_data);
         fs::write(append_only(&config).join("appendonly.aof.manifest"), "x").unwrap();
         assert!(read(&config).unwrap().has_data);
+        fs::remove_dir_all(&config.data).unwrap();
+    }
+
+    #[test]
+    fn what_a_replica_wrote_before_it_was_in_step_once_is_no_data() {
+        let config = config("unsynced", true);
+        fs::write(snapshot(&config), "REDIS0011").unwrap();
+        let mut past = Past {
+            unsynced: true,
+            ..Past::default()
+        };
+        write(&config, &past).unwrap();
+        assert!(!read(&config).unwrap().has_data);
+        past.unsynced = false;
+        write(&config, &past).unwrap();
+        assert!(read(&config).unwrap().has_data);
+        fs::remove_dir_all(&config.data).unwrap();
+    }
+
+    #[test]
+    fn what_is_kept_depends_on_the_form_that_the_data_has_not_on_the_one_that_is_wanted() {
+        let mut config = config("form", true);
+        let mut set = |name: &str, value: &str| {
+            config.config.insert(name.to_owned(), value.to_owned());
+            config.clone()
+        };
+        set("appendonly", "yes");
+        let config = set("appendfsync", "always");
+        assert_eq!(keeps(&config), Keeps::All);
+        fs::write(snapshot(&config), "REDIS0011").unwrap();
+        assert_eq!(keeps(&config), Keeps::Snapshot);
+        fs::create_dir(append_only(&config)).unwrap();
+        fs::write(append_only(&config).join("appendonly.aof.manifest"), "x").unwrap();
+        assert_eq!(form(&config).unwrap(), Some(Form::AppendOnly));
+        assert_eq!(keeps(&config), Keeps::All);
+        fs::remove_dir_all(&config.data).unwrap();
+    }
+
+    #[test]
+    fn a_loss_is_accepted_only_while_a_guard_waits_and_by_that_guard() {
+        let config = config("accept", true);
+        let error = accept_loss(&config).unwrap_err().to_string();
+        assert!(error.contains("TopologyHealthy"), "{error}");
+        guard_waits(&config).unwrap();
+        assert!(!loss_is_accepted(&config));
+        accept_loss(&config).unwrap();
+        assert!(loss_is_accepted(&config));
+        guard_waits(&config).unwrap();
+        assert!(!loss_is_accepted(&config), "said to a guard before");
+        accept_loss(&config).unwrap();
+        guard_has_passed(&config).unwrap();
+        assert!(!loss_is_accepted(&config) && accept_loss(&config).is_err());
         fs::remove_dir_all(&config.data).unwrap();
     }
 }

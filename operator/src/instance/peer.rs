@@ -11,7 +11,7 @@ use tokio::{net::TcpStream, time::timeout};
 use super::{
     guard::Says,
     shared::Shared,
-    state::{Phase, State},
+    state::{Phase, Role, State},
 };
 
 /// Longest time for all of it.
@@ -46,17 +46,22 @@ async fn get(shared: &Shared, host: &str) -> Option<State> {
     (state.tier == shared.config.tier && state.address == host).then_some(state)
 }
 
-/// What the guard takes from it.
-pub fn says(state: &State) -> Says {
+/// What the guard takes from it; none where it may be and hold anything: its server does not answer,
+/// or is filled by its primary just now.
+pub fn says(state: &State) -> Option<Says> {
     let mut past = state.past.clone();
-    let Some(server) = state.server.as_ref().filter(|_| runs(state)) else {
-        return Says {
+    if state.phase == Phase::Guarding {
+        return Some(Says {
             past,
             ..Says::default()
-        };
-    };
+        });
+    }
+    let server = state.server.as_ref()?;
+    if server.loading && server.role == Some(Role::Replica) {
+        return None;
+    }
     past.offset = server.offset;
-    Says {
+    Some(Says {
         role: server.role,
         follows: server.primary.clone(),
         synced: server.synced && !server.loading,
@@ -66,9 +71,36 @@ pub fn says(state: &State) -> Says {
             server.replication_id.clone(),
             server.replication_id2.clone(),
         ],
-    }
+    })
 }
 
-fn runs(state: &State) -> bool {
-    !matches!(state.phase, Phase::Guarding)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instance::{config::tests::server, identity::Identity, state::Server};
+
+    #[test]
+    fn p8_a_peer_whose_server_does_not_answer_or_is_being_filled_is_not_known_to_be_empty() {
+        let identity = Identity {
+            pod: "s1".to_owned(),
+            address: "s1".to_owned(),
+            ordinal: 1,
+            only: None,
+        };
+        let mut state = State::new(&server(), &identity);
+        assert!(says(&state).is_some(), "its guard waits");
+        state.phase = Phase::Running;
+        assert!(says(&state).is_none(), "it missed an INFO");
+        let mut replica = Server {
+            role: Some(Role::Replica),
+            loading: true,
+            ..Server::default()
+        };
+        state.server = Some(replica.clone());
+        assert!(says(&state).is_none(), "it is filled");
+        replica.loading = false;
+        replica.synced = true;
+        state.server = Some(replica);
+        assert!(says(&state).is_some_and(|says| says.synced));
+    }
 }

@@ -8,6 +8,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::{
+    config::InstanceConfig,
     guard::Voice,
     link::{Link, command, text},
     peer,
@@ -27,15 +28,17 @@ const INFO_PERIOD: &str = "1000";
 /// those that did not lead a failover go on naming the old primary.
 const PUBLISH_PERIOD: &str = "500";
 
+/// What it wrote down before it ended.
+pub fn remembered(config: &InstanceConfig) -> io::Result<Option<Memory>> {
+    match fs::read_to_string(Path::new(&config.data).join(FILE)) {
+        Ok(text) => Ok(Memory::read(&text, &config.master_name)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Waits until it is known whom to watch; none if the pod goes away before.
-pub async fn guard(shared: &Arc<Shared>) -> io::Result<Option<Memory>> {
-    let config = &shared.config;
-    let own = Path::new(&config.data).join(FILE);
-    let own = match fs::read_to_string(own) {
-        Ok(text) => Memory::read(&text, &config.master_name),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error),
-    };
+pub async fn guard(shared: &Arc<Shared>, own: Option<Memory>) -> Option<Memory> {
     let mut watchers = Watchers::new(shared);
     loop {
         shared.is_well();
@@ -49,13 +52,13 @@ pub async fn guard(shared: &Arc<Shared>) -> io::Result<Option<Memory>> {
             );
             info!(decision = said, "the Sentinel begins");
             shared.update(|state| state.guard = said);
-            return Ok(Some(memory));
+            return Some(memory);
         }
         let answering = servers.len();
         let said = format!("{answering} servers answer; none is a primary yet");
         shared.update(|state| state.guard = said);
         if timeout(LOOK, shared.terminated()).await.is_ok() {
-            return Ok(None);
+            return None;
         }
     }
 }

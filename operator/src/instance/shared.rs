@@ -2,7 +2,10 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
     time::{Duration, Instant},
 };
 
@@ -31,6 +34,11 @@ pub struct Shared {
     pub look: Notify,
     /// A planned switch is under way: it alone freezes, thaws and changes the role.
     pub switching: AtomicBool,
+    /// How often planned switches have set `min-replicas-to-write`: what was set before does not
+    /// hold any longer.
+    pub guards_set: AtomicU64,
+    /// Held while the marker is written.
+    pub marking: Mutex<()>,
     live: RwLock<InstanceConfig>,
     passwords: RwLock<Passwords>,
     /// What the operator logged in with before the Secret changed: servers that have not seen the
@@ -56,6 +64,8 @@ impl Shared {
             addresses: Addresses::default(),
             look: Notify::new(),
             switching: AtomicBool::new(false),
+            guards_set: AtomicU64::new(0),
+            marking: Mutex::default(),
             live: RwLock::new(config.clone()),
             passwords: RwLock::new(passwords),
             former: RwLock::default(),

@@ -104,6 +104,10 @@ pub struct Past {
     pub was_primary: bool,
     /// Whether it ended in good order, everything saved.
     pub clean: bool,
+    /// Whether it began as a replica without data and has not been in step since: what is on its
+    /// volume is nothing that anyone wrote.
+    #[serde(default)]
+    pub unsynced: bool,
 }
 
 /// What a running server says about itself.

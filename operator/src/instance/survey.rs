@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use k8s_openapi::jiff::Timestamp;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -36,8 +37,10 @@ pub struct Passed {
 pub async fn wait(shared: &Arc<Shared>) -> std::io::Result<Option<Passed>> {
     let began = Instant::now();
     let mut watchers = Watchers::new(shared);
-    let past = marker::read(&shared.config)?;
-    shared.update(|state| state.past = past.clone());
+    let past = shared.state().past;
+    marker::guard_waits(&shared.config)?;
+    // Told once another runs on with less.
+    let mut lost_by_failover = None;
     let mut asked: Option<Instant> = None;
     let mut refused: Option<Instant> = None;
     let mut said = String::new();
@@ -60,13 +63,17 @@ pub async fn wait(shared: &Arc<Shared>) -> std::io::Result<Option<Passed>> {
         let empty = !past.has_data && !situation.accept_loss;
         match decision {
             Decision::Primary { lost, .. } => {
-                shared.update(|state| state.data_lost = lost);
-                marker::loss_was_accepted(&shared.config);
+                tell(shared, lost.or_else(|| guard::given_up(&situation)));
+                marker::guard_has_passed(&shared.config)?;
                 let start = Start::Primary;
                 return Ok(Some(Passed { start, empty }));
             }
             Decision::Replica { of, .. } => {
-                marker::loss_was_accepted(&shared.config);
+                tell(
+                    shared,
+                    lost_by_failover.or_else(|| guard::given_up(&situation)),
+                );
+                marker::guard_has_passed(&shared.config)?;
                 let start = Start::Replica(of);
                 return Ok(Some(Passed { start, empty }));
             }
@@ -80,11 +87,11 @@ pub async fn wait(shared: &Arc<Shared>) -> std::io::Result<Option<Passed>> {
                     watchers.fail_over().await
                 };
                 match answer {
-                    Ok(()) if anyway => shared.update(|state| state.data_lost = lost),
+                    Ok(()) => (lost_by_failover, refused) = (lost, None),
                     Err(Refused::NoReplica(_)) => {
                         refused.get_or_insert_with(Instant::now);
                     }
-                    Ok(()) | Err(Refused::Otherwise(_)) => refused = None,
+                    Err(Refused::Otherwise(_)) => refused = None,
                 }
                 if let Err(error) = answer {
                     warn!(%error, "Sentinels do not begin a failover yet");
@@ -98,6 +105,13 @@ pub async fn wait(shared: &Arc<Shared>) -> std::io::Result<Option<Passed>> {
     }
 }
 
+/// Says what is lost, and since when: another loss is other news.
+fn tell(shared: &Shared, lost: Option<String>) {
+    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+    let since = lost.map(|lost| format!("{lost} ({now})"));
+    shared.update(|state| state.data_lost = since);
+}
+
 async fn look(shared: &Arc<Shared>, watchers: &mut Watchers, waited: Duration) -> Situation {
     let config = &shared.config;
     let others = config.servers.iter().enumerate();
@@ -106,7 +120,7 @@ async fn look(shared: &Arc<Shared>, watchers: &mut Watchers, waited: Duration) -
         Peer {
             address: host.clone(),
             ordinal,
-            says: peer::ask(shared, host).await.as_ref().map(peer::says),
+            says: peer::ask(shared, host).await.as_ref().and_then(peer::says),
         }
     });
     let (sentinels, peers) = tokio::join!(watchers.ask(), join_all(peers));

@@ -12,9 +12,8 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::{
-    facts,
-    follow::{replica_of, set_guard},
-    link::{Link, command, text},
+    follow::{replica_of, role_of, set_guard},
+    link::Link,
     peer,
     render::{FROZEN, wanted_guard},
     shared::Shared,
@@ -24,6 +23,9 @@ use super::{
 
 /// Longest switch that the operator may ask for.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// Steps of a failover that may take a Sentinel its `failover-timeout` each: the order to the replica, and
+/// until it is seen to be the primary.
+const CHOICE: u32 = 2;
 /// What is left of the grace period for the server's own end.
 const RESERVE: Duration = Duration::from_secs(10);
 /// Between two looks at offsets or names.
@@ -80,31 +82,58 @@ struct Switch<'a> {
     shared: &'a Arc<Shared>,
     own: Link,
     watchers: Watchers,
+    /// Sentinels have begun by then, or it has failed.
     deadline: Instant,
+    /// Those that have begun have chosen by then.
+    chosen_by: Instant,
 }
 
 /// Because the operator said so.
 pub async fn on_command(shared: &Arc<Shared>) -> Outcome {
     // A client that hangs up must not leave a primary frozen half-way.
-    let task = tokio::spawn(run(Arc::clone(shared), PATIENCE));
+    let task = tokio::spawn(run(Arc::clone(shared)));
     task.await.unwrap_or(Outcome::Busy)
 }
 
-/// Because the pod is going away.
+/// Because the pod is going away. Whatever comes of it, writes that were stopped stay so: the server
+/// ends next.
 pub async fn on_end(shared: &Arc<Shared>) {
     let grace = Duration::from_secs(shared.config.grace_period_seconds);
     let patience = grace.saturating_sub(RESERVE).min(PATIENCE);
-    let outcome = run(Arc::clone(shared), patience).await;
+    let deadline = Instant::now() + patience;
+    // One that the operator asked for comes to its end first.
+    while shared.switching.swap(true, SeqCst) {
+        if Instant::now() > deadline {
+            warn!("the pod is going away, and another switch is still under way");
+            return;
+        }
+        sleep(LOOK).await;
+    }
+    let outcome = one(shared, deadline, deadline).await;
     info!(?outcome, "the pod is going away");
 }
 
-async fn run(shared: Arc<Shared>, patience: Duration) -> Outcome {
+async fn run(shared: Arc<Shared>) -> Outcome {
     if shared.switching.swap(true, SeqCst) {
         return Outcome::Busy;
     }
-    let outcome = one(&shared, patience).await;
+    let deadline = Instant::now() + PATIENCE;
+    let step = Duration::from_millis(shared.live().failover_timeout_milliseconds);
+    let outcome = one(&shared, deadline, deadline + step * CHOICE).await;
     shared.switching.store(false, SeqCst);
     shared.look.notify_one();
+    outcome
+}
+
+async fn one(shared: &Arc<Shared>, deadline: Instant, chosen_by: Instant) -> Outcome {
+    let mut switch = Switch {
+        shared,
+        own: Link::own(shared),
+        watchers: Watchers::new(shared),
+        deadline,
+        chosen_by,
+    };
+    let outcome = switch.run().await;
     if outcome != Outcome::NotPrimary {
         let said = format!("{outcome:?}");
         shared.update(|state| state.last_switchover = Some(said));
@@ -112,42 +141,34 @@ async fn run(shared: Arc<Shared>, patience: Duration) -> Outcome {
     outcome
 }
 
-async fn one(shared: &Arc<Shared>, patience: Duration) -> Outcome {
-    let mut switch = Switch {
-        shared,
-        own: Link::own(shared),
-        watchers: Watchers::new(shared),
-        deadline: Instant::now() + patience,
-    };
-    let is_primary = match switch.server().await {
-        Ok(server) => server.role == Some(Role::Primary) && !server.loading,
-        Err(_) => false,
-    };
-    if !is_primary || shared.config.sentinels.is_empty() {
-        return Outcome::NotPrimary;
-    }
-    let began = Instant::now();
-    match switch.go().await {
-        Ok(primary) => Outcome::Switched {
-            primary,
-            pause_milliseconds: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-        },
-        Err(error) => {
-            warn!(%error, "the planned switch failed; writes are accepted again");
-            if let Err(error) = switch.thaw().await {
-                warn!(%error, "failed to accept writes again; the next look tries once more");
-            }
-            Outcome::Failed {
-                reason: error.to_string(),
+impl Switch<'_> {
+    async fn run(&mut self) -> Outcome {
+        let is_primary = match self.server().await {
+            Ok(server) => server.role == Some(Role::Primary) && !server.loading,
+            Err(_) => false,
+        };
+        if !is_primary || self.shared.config.sentinels.is_empty() {
+            return Outcome::NotPrimary;
+        }
+        let began = Instant::now();
+        match self.go().await {
+            Ok(primary) => Outcome::Switched {
+                primary,
+                pause_milliseconds: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            },
+            Err(error) => {
+                // The next look decides whether writes are accepted: Sentinels may be away by now,
+                // or name another.
+                warn!(%error, "the planned switch failed");
+                Outcome::Failed {
+                    reason: error.to_string(),
+                }
             }
         }
     }
-}
 
-impl Switch<'_> {
     async fn server(&mut self) -> Result<Server, SwitchError> {
-        let info = self.own.ask(&command(&["INFO", "replication"])).await?;
-        Ok(facts::read(&text(&info).unwrap_or_default()))
+        Ok(role_of(&mut self.own).await?)
     }
 
     async fn go(&mut self) -> Result<String, SwitchError> {
@@ -161,11 +182,14 @@ impl Switch<'_> {
             if Instant::now() + AGAIN > self.deadline {
                 return Err(SwitchError::Refused(refused));
             }
-            info!(
-                refused,
-                "sentinels do not begin a failover yet; writes are accepted meanwhile"
-            );
-            self.thaw().await?;
+            // Without them it may have been replaced.
+            if self.watchers.hear_most().await {
+                info!(
+                    refused,
+                    "sentinels do not begin a failover yet; writes are accepted meanwhile"
+                );
+                self.thaw().await?;
+            }
             sleep(AGAIN).await;
         }
         let named = self.named().await?;
@@ -193,16 +217,23 @@ impl Switch<'_> {
 
     async fn freeze(&mut self) -> Result<(), SwitchError> {
         let (_, lag) = wanted_guard(&self.shared.live());
-        self.own.ask(&set_guard(FROZEN, lag)).await?;
+        self.set_guard(FROZEN, lag).await?;
         self.shared.update(|state| {
             state.frozen = Some("a planned switch is under way".to_owned());
         });
         Ok(())
     }
 
+    async fn set_guard(&mut self, replicas: u32, lag: u32) -> Result<(), SwitchError> {
+        // Before: a command that is not answered may be carried out.
+        self.shared.guards_set.fetch_add(1, SeqCst);
+        self.own.ask(&set_guard(replicas, lag)).await?;
+        Ok(())
+    }
+
     async fn thaw(&mut self) -> Result<(), SwitchError> {
         let (wanted, lag) = wanted_guard(&self.shared.live());
-        self.own.ask(&set_guard(wanted, lag)).await?;
+        self.set_guard(wanted, lag).await?;
         self.shared.update(|state| state.frozen = None);
         Ok(())
     }
@@ -212,6 +243,7 @@ impl Switch<'_> {
     async fn catch_up(&mut self, candidates: &[String]) -> Result<(), SwitchError> {
         let began = Instant::now();
         let goal = self.server().await?.offset;
+        let servers = self.shared.live().servers.len();
         loop {
             let server = self.server().await?;
             let in_step = |replica: &&super::state::Follower| {
@@ -219,6 +251,10 @@ impl Switch<'_> {
             };
             let count = server.replicas.iter().filter(in_step).count();
             if count == candidates.len() {
+                if count + 1 < servers {
+                    // One that is not among them was in step a moment ago, as Sentinels see it.
+                    sleep(SENTINEL_SEES).await;
+                }
                 return Ok(());
             }
             if server.replicas.is_empty() || Instant::now() > self.deadline {
@@ -246,14 +282,18 @@ impl Switch<'_> {
 
     /// Whom Sentinels name instead of this server, as soon as one does.
     async fn named(&mut self) -> Result<String, SwitchError> {
-        let me = &self.shared.identity.address;
-        while Instant::now() < self.deadline {
+        loop {
             let named = summary(&self.watchers.ask_soon().await).primary;
-            if let Some(named) = named.filter(|named| named != me) {
+            if let Some(named) = named.filter(|named| *named != self.shared.identity.address) {
                 return Ok(named);
+            }
+            // While one may choose, what is acknowledged here may be lost.
+            let now = Instant::now();
+            let is_late = now > self.deadline;
+            if is_late && (now > self.chosen_by || !self.watchers.may_choose().await) {
+                return Err(SwitchError::NotNamed);
             }
             sleep(LOOK).await;
         }
-        Err(SwitchError::NotNamed)
     }
 }

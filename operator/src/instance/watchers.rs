@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use redis::{Cmd, Value};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tracing::warn;
 
 use super::{
     guard::Voice,
@@ -45,6 +46,8 @@ pub struct Word {
     pub epoch: u64,
     /// What it has for each of [`SETTINGS`].
     pub settings: [Option<u64>; 3],
+    /// Whether it is choosing another primary just now.
+    pub chooses: bool,
 }
 
 impl Watchers {
@@ -89,6 +92,24 @@ impl Watchers {
             voices[number] = voice;
         }
         voices
+    }
+
+    /// Whether most Sentinels answer.
+    pub async fn hear_most(&mut self) -> bool {
+        let said = summary(&self.ask_soon().await);
+        said.answering * 2 > said.total
+    }
+
+    /// Whether one may be choosing another primary: it says so, or most do not answer.
+    pub async fn may_choose(&mut self) -> bool {
+        let shared = &self.shared;
+        let asked = self.links.iter_mut().map(|link| async move {
+            let word = timeout(PATIENCE, word(link, shared)).await;
+            word.ok()?.ok()
+        });
+        let said: Vec<Option<Word>> = join_all(asked).await.into_iter().flatten().collect();
+        let chooses = |word: &Word| word.chooses;
+        said.len() * 2 <= self.links.len() || said.iter().flatten().any(chooses)
     }
 
     /// Asks for a failover: whichever Sentinel agrees first.
@@ -155,7 +176,10 @@ async fn insist(link: &mut Link, shared: &Shared) -> Result<(), Refused> {
         Ok(()) => chosen(link, shared).await,
         refused => refused,
     };
-    ask_soon(link, &bear(shared, &usual)).await?;
+    // What a Sentinel goes on with too long its own agent sets back.
+    if let Err(error) = ask_soon(link, &bear(shared, &usual)).await {
+        warn!(%error, "failed to set back down-after-milliseconds");
+    }
     chosen
 }
 
@@ -227,9 +251,14 @@ async fn voice(link: &mut Link, shared: &Shared) -> Voice {
         Ok(None) => Voice::Unaware,
         // No Sentinel answers there; its agent may, and says whether its guard still waits.
         Err(_) => match peer::ask(shared, link.host()).await {
-            Some(state) if state.phase == Phase::Guarding && state.tier == shared.config.tier => {
-                Voice::Unaware
-            }
+            Some(state) if state.phase == Phase::Guarding => match state.sentinels.primary {
+                // It is about to begin with what it remembers.
+                Some(primary) => Voice::Names {
+                    primary,
+                    epoch: state.sentinels.epoch,
+                },
+                None => Voice::Unaware,
+            },
             _ => Voice::Silent,
         },
     }
@@ -257,6 +286,9 @@ pub async fn word(link: &mut Link, shared: &Shared) -> Result<Option<Word>, Link
         primary: name_of(shared, &host),
         epoch: number("config-epoch").unwrap_or(0),
         settings: SETTINGS.map(number),
+        chooses: about
+            .get("flags")
+            .is_some_and(|flags| flags.contains("failover_in_progress")),
     }))
 }
 

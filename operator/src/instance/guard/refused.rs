@@ -34,8 +34,18 @@ pub(super) fn decide(s: &Situation, peer: &Peer, says: &Says) -> Decision {
     }
     let lacks = lacks(s, says);
     let begins = s.past.has_data && lacks != Some(0);
-    if begins && (s.keeps == Keeps::Nearly || s.accept_loss) {
+    if begins && s.keeps == Keeps::Nearly {
         return primary("Sentinels name this server, and no replica ran on that has more");
+    }
+    if begins && s.accept_loss {
+        return Decision::Primary {
+            reason: "Sentinels name this server, and a person chose its last snapshot".to_owned(),
+            lost: Some(format!(
+                "a person chose the last snapshot of {}: what was written after it is gone, and what \
+                 {} alone has",
+                s.me, peer.address
+            )),
+        };
     }
     if begins {
         return wait(format!(
@@ -44,24 +54,31 @@ pub(super) fn decide(s: &Situation, peer: &Peer, says: &Says) -> Decision {
     }
     let lost = match lacks {
         Some(0) => None,
-        Some(bytes) => Some(format!("it lacks the last {bytes} bytes of the writes")),
-        None => Some("how far the primary was is not known".to_owned()),
+        Some(bytes) => Some(went_on_without(peer, bytes)),
+        None => Some(format!(
+            "the primary lost its memory, and {} went on, which had been cut off: how far the primary \
+             was is not known",
+            peer.address
+        )),
     };
     Decision::Failover {
         reason: format!("{behind}, and nobody has more: it is chosen all the same"),
         anyway: true,
-        lost: lost.map(|lost| {
-            format!(
-                "the primary lost its memory, and {} went on, which had been cut off: {lost}",
-                peer.address
-            )
-        }),
+        lost,
     }
+}
+
+/// What is lost with a primary that gives way to one that lacks so many bytes of the stream of writes.
+pub(super) fn went_on_without(peer: &Peer, bytes: i64) -> String {
+    format!(
+        "the primary lost its memory, and {} went on without the last {bytes} bytes of the writes",
+        peer.address
+    )
 }
 
 /// How much of what this server had when it last made its mark the replica does not have, in bytes of
 /// the stream of writes; none: not known.
-fn lacks(s: &Situation, says: &Says) -> Option<i64> {
+pub(super) fn lacks(s: &Situation, says: &Says) -> Option<i64> {
     let same_stream = says.streams.contains(&s.past.replication_id);
     let marked = s.past.initialised && same_stream;
     marked.then(|| (s.past.offset - says.past.offset).max(0))
@@ -148,7 +165,11 @@ mod tests {
         check("all but two seconds", &s().everysec(), &Is::Primary);
         check("the last snapshot", &s(), &Is::Waits);
         assert!(super::super::loss_would_help(&s()));
-        check("a person decides", &s().accepting_loss(), &Is::Primary);
+        check(
+            "a person decides",
+            &s().accepting_loss(),
+            &Is::PrimaryAfterLoss,
+        );
         let in_step = refused(data(1, 500), peers());
         assert_eq!(insists(&in_step.everysec()), "");
     }

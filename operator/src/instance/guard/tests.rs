@@ -1,175 +1,10 @@
 //! Situations and what must be decided in them. Each row is one line of a story: what is on this
 //! server's volume, what Sentinels say, what the peers say.
 
-#![expect(
-    clippy::unnecessary_wraps,
-    reason = "rows of the table read better when every peer is what `Peer::says` holds"
-)]
+mod words;
 
 use super::*;
-
-pub(super) fn situation() -> Situation {
-    Situation {
-        me: "s0".to_owned(),
-        ordinal: 0,
-        past: Past::default(),
-        keeps: Keeps::Snapshot,
-        formed: true,
-        sentinels: vec![Voice::Silent; 3],
-        peers: (1..3).map(|ordinal| peer(ordinal, None)).collect(),
-        waited: Duration::ZERO,
-        accept_loss: false,
-        refused: Duration::ZERO,
-    }
-}
-
-fn peer(ordinal: usize, says: Option<Says>) -> Peer {
-    Peer {
-        address: format!("s{ordinal}"),
-        ordinal,
-        says,
-    }
-}
-
-fn names(primary: &str, epoch: u64) -> Voice {
-    Voice::Names {
-        primary: primary.to_owned(),
-        epoch,
-    }
-}
-
-/// Data of failover `epoch`, written up to `offset`.
-pub(super) fn data(epoch: u64, offset: i64) -> Past {
-    Past {
-        initialised: true,
-        has_data: true,
-        epoch,
-        offset,
-        replication_id: format!("stream-{epoch}"),
-        ..Past::default()
-    }
-}
-
-pub(super) fn ran_once() -> Past {
-    Past {
-        initialised: true,
-        ..Past::default()
-    }
-}
-
-/// A peer whose guard waits, too.
-pub(super) fn guarding(past: Past) -> Option<Says> {
-    Some(Says {
-        past,
-        ..Says::default()
-    })
-}
-
-pub(super) fn replica_of(primary: &str, synced: bool) -> Option<Says> {
-    Some(Says {
-        role: Some(Role::Replica),
-        follows: Some(primary.to_owned()),
-        synced,
-        past: ran_once(),
-        ..Says::default()
-    })
-}
-
-fn primary_since(epoch: u64) -> Option<Says> {
-    Some(Says {
-        role: Some(Role::Primary),
-        synced: true,
-        past: Past {
-            epoch,
-            ..ran_once()
-        },
-        streams: vec![format!("stream-{epoch}")],
-        ..Says::default()
-    })
-}
-
-impl Situation {
-    fn sentinels(mut self, voices: [Voice; 3]) -> Self {
-        self.sentinels = voices.into_iter().collect();
-        self
-    }
-
-    pub(super) fn all_name(self, primary: &str) -> Self {
-        self.sentinels([names(primary, 1), names(primary, 1), names(primary, 1)])
-    }
-
-    pub(super) fn peers(mut self, says: [Option<Says>; 2]) -> Self {
-        let others = (0..3).filter(|ordinal| *ordinal != self.ordinal);
-        self.peers = others
-            .zip(says)
-            .map(|(ordinal, says)| peer(ordinal, says))
-            .collect();
-        self
-    }
-
-    pub(super) fn with(mut self, past: Past) -> Self {
-        self.past = past;
-        self
-    }
-
-    fn durable(mut self) -> Self {
-        self.keeps = Keeps::All;
-        self
-    }
-
-    pub(super) fn everysec(mut self) -> Self {
-        self.keeps = Keeps::Nearly;
-        self
-    }
-
-    fn new_tier(mut self) -> Self {
-        self.formed = false;
-        self
-    }
-
-    fn at(mut self, ordinal: usize) -> Self {
-        self.ordinal = ordinal;
-        self.me = format!("s{ordinal}");
-        self
-    }
-
-    fn after(mut self, seconds: u64) -> Self {
-        self.waited = Duration::from_secs(seconds);
-        self
-    }
-
-    pub(super) fn accepting_loss(mut self) -> Self {
-        self.accept_loss = true;
-        self
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Is {
-    Primary,
-    EmptyAfterLoss,
-    ReplicaOf(&'static str),
-    Failover,
-    Waits,
-}
-
-#[track_caller]
-pub(super) fn check(story: &str, situation: &Situation, expected: &Is) {
-    let decided = decide(situation);
-    let is = match &decided {
-        Decision::Primary { lost: None, .. } => Is::Primary,
-        Decision::Primary { lost: Some(_), .. } => Is::EmptyAfterLoss,
-        Decision::Replica { of, .. } => Is::ReplicaOf(match of.as_str() {
-            "s0" => "s0",
-            "s1" => "s1",
-            "s2" => "s2",
-            _ => "a stranger",
-        }),
-        Decision::Failover { .. } => Is::Failover,
-        Decision::Wait { .. } => Is::Waits,
-    };
-    assert_eq!(&is, expected, "{story}: {decided:?}");
-}
+pub(super) use words::*;
 
 #[test]
 fn where_sentinels_agree_on_a_living_primary_the_server_joins_it() {
@@ -240,12 +75,12 @@ fn an_empty_start_after_all_lost_their_memory_is_reported() {
     check(
         "Sentinels remember this server",
         &s().all_name("s0"),
-        &Is::EmptyAfterLoss,
+        &Is::PrimaryAfterLoss,
     );
     check(
         "Sentinels forgot, too",
         &s().sentinels([Voice::Unaware, Voice::Unaware, Voice::Unaware]),
-        &Is::EmptyAfterLoss,
+        &Is::PrimaryAfterLoss,
     );
     check(
         "another is first",
@@ -265,12 +100,12 @@ fn an_empty_start_after_all_lost_their_memory_is_reported() {
     check(
         "volumes went, too; only the operator knows",
         &wiped.clone().all_name("s0"),
-        &Is::EmptyAfterLoss,
+        &Is::PrimaryAfterLoss,
     );
     check(
         "not even Sentinels know",
         &wiped.after(11),
-        &Is::EmptyAfterLoss,
+        &Is::PrimaryAfterLoss,
     );
 }
 
@@ -473,6 +308,16 @@ fn after_all_ended_at_once_the_newest_data_begins() {
         &s(data(1, 8)).peers([led, on_disk(1, 8)]),
         &Is::Waits,
     );
+    let ended_well = guarding(Past {
+        was_primary: true,
+        clean: true,
+        ..data(1, 7)
+    });
+    check(
+        "the primary ended in good order, its mark is older than its last writes",
+        &s(data(1, 8)).peers([ended_well, on_disk(1, 8)]),
+        &Is::Waits,
+    );
     check(
         "only another has data",
         &s(ran_once()).peers([on_disk(1, 1), guarding(Past::default())]),
@@ -558,7 +403,7 @@ fn a_person_may_accept_the_loss() {
     check(
         "it is named, nobody answers",
         &s().all_name("s0"),
-        &Is::EmptyAfterLoss,
+        &Is::PrimaryAfterLoss,
     );
     check(
         "another is named: Sentinels shall choose this one",
@@ -570,7 +415,11 @@ fn a_person_may_accept_the_loss() {
         &s().all_name("s0").peers([replica_of("s0", true), None]),
         &Is::Failover,
     );
-    check("nobody knows anything", &s().after(11), &Is::EmptyAfterLoss);
+    check(
+        "nobody knows anything",
+        &s().after(11),
+        &Is::PrimaryAfterLoss,
+    );
 }
 
 #[test]
@@ -583,10 +432,10 @@ fn a_standalone_server_starts_and_says_when_it_lost_its_data() {
     check(
         "again, without its data",
         &s.clone().with(ran_once()),
-        &Is::EmptyAfterLoss,
+        &Is::PrimaryAfterLoss,
     );
     s.formed = true;
-    check("on a new volume", &s, &Is::EmptyAfterLoss);
+    check("on a new volume", &s, &Is::PrimaryAfterLoss);
 }
 
 #[test]
@@ -601,7 +450,69 @@ fn one_server_watched_by_sentinels_needs_no_peer() {
     check(
         "named, empty",
         &s.clone().all_name("s0").with(ran_once()),
-        &Is::EmptyAfterLoss,
+        &Is::PrimaryAfterLoss,
     );
     check("a stranger is named", &s.all_name("s2"), &Is::Waits);
+}
+
+#[test]
+fn p8_a_primary_that_was_cut_off_and_replaced_has_what_its_successor_lost() {
+    let stopped = |says: Option<Says>| {
+        says.map(|says| Says {
+            frozen: true,
+            ..says
+        })
+    };
+    let s = |says| {
+        situation()
+            .all_name("s0")
+            .with(ran_once())
+            .peers([says, guarding(ran_once())])
+    };
+    check(
+        "it refuses writes",
+        &s(stopped(primary_since(0))),
+        &Is::Failover,
+    );
+    check("it takes writes", &s(primary_since(0)), &Is::Waits);
+}
+
+#[test]
+fn an_append_only_file_that_reaches_further_than_the_replicas_is_not_given_up() {
+    let at = |offset| {
+        let mut says = replica_of("s0", true)?;
+        says.past.offset = offset;
+        says.streams = vec!["stream-1".to_owned()];
+        Some(says)
+    };
+    let s = |offset| {
+        situation()
+            .all_name("s0")
+            .with(data(1, 900))
+            .peers([at(offset), at(offset)])
+    };
+    check("they lag", &s(800).everysec(), &Is::Primary);
+    check("they have all", &s(900).everysec(), &Is::Failover);
+    // A snapshot may be older still.
+    match decide(&s(800)) {
+        Decision::Failover { lost, .. } => assert!(lost.unwrap().contains("100 bytes")),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_given_up_by_a_persons_word_is_told_and_nothing_else() {
+    let s = situation()
+        .all_name("s0")
+        .with(data(1, 9))
+        .peers([None, None]);
+    assert_eq!(given_up(&s), None);
+    let told = given_up(&s.accepting_loss()).unwrap();
+    assert!(told.contains("s1, s2"), "{told}");
+    let all_answer = situation()
+        .all_name("s1")
+        .with(data(1, 9))
+        .peers([primary_since(1), replica_of("s1", true)])
+        .accepting_loss();
+    assert_eq!(given_up(&all_answer), None);
 }
