@@ -199,12 +199,50 @@ fn values_that_make_no_sense_are_refused_by_their_path() {
             "/networkPolicy/apiServerPorts/0",
         ),
         (
+            "networkPolicy.externalRedisPorts={6379,70000}",
+            "/networkPolicy/externalRedisPorts/1",
+        ),
+        (
             "monitoring.podMonitor.interval=often",
             "/monitoring/podMonitor/interval",
         ),
     ] {
         let said = helm.refused(&["template", &chart, "--set", value]);
         assert!(said.contains(path), "{value}: {said}");
+    }
+}
+
+#[test]
+fn the_operator_may_visit_external_servers_at_the_ports_that_are_given() {
+    let test = "the_operator_may_visit_external_servers_at_the_ports_that_are_given";
+    let Some(helm) = available(test, Helm::offline()) else {
+        return;
+    };
+    let chart = chart().display().to_string();
+    let only = ["-s", "templates/networkpolicy.yaml"];
+    for (value, expected) in [
+        ("replicas=2", vec![json!([6379, 26379])]),
+        (
+            "networkPolicy.externalRedisPorts=[6380]",
+            vec![json!([6380])],
+        ),
+        ("networkPolicy.externalRedisPorts=[]", Vec::new()),
+    ] {
+        let rendered = helm.ok(&[
+            &["template", "p", &chart][..],
+            &only,
+            &["--set-json", value],
+        ]
+        .concat());
+        let policy = documents(&rendered).remove(0);
+        let rules = policy["spec"]["egress"].as_array().unwrap();
+        // The first without a peer is that of DNS and the API server.
+        let anywhere = rules.iter().filter(|rule| rule["to"].is_null()).skip(1);
+        let ports = anywhere.map(|rule| {
+            let ports = rule["ports"].as_array().unwrap().iter();
+            ports.map(|one| one["port"].clone()).collect::<Value>()
+        });
+        assert_eq!(ports.collect::<Vec<_>>(), expected, "{value}");
     }
 }
 

@@ -20,6 +20,11 @@ pub fn kept(mut redis: Json) -> Json {
     redis
 }
 
+/// A Redis that somebody else runs; the Secret holds its URL.
+pub fn external(secret: &str) -> Json {
+    json!({"topology": "External", "external": {"urlSecretRef": {"name": secret}}})
+}
+
 impl Live {
     /// A tier, ready, and an app that writes to it; `redis` is its `spec.redis`.
     pub async fn serving(&self, redis: &Json) -> (Tier, App) {

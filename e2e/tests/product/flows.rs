@@ -22,6 +22,7 @@ use self::enforce::Enforcer;
 use super::{
     rules::{FAILOVER, Seen},
     space::Space,
+    topologies::other_redis,
     world::{SLOW, SYSTEM, world},
 };
 
@@ -75,6 +76,11 @@ async fn the_flows_that_the_policies_allow_are_the_only_ones_needed() {
         .resumed_within("policies enforced", FAILOVER);
     let said = world.show.test().unwrap();
     assert!(said.contains("Succeeded"), "{said}");
+    // A Redis that is no tier's server, visited by the operator.
+    let outside = Space::new(world, "outside").await;
+    other_redis(&outside).await;
+    let external = outside.apply_tier(spec::external("other")).await;
+    external.until("UpstreamReachable", "True", "").await;
 
     // The filters do filter: what no policy allows is dropped.
     let server = tier.servers().await.remove(0);
@@ -105,6 +111,7 @@ async fn the_flows_that_the_policies_allow_are_the_only_ones_needed() {
     );
     assert_eq!(expected.len(), 2, "{:#?}", told.dropped);
     assert!(others.is_empty(), "{others:#?}");
+    outside.end().await;
     space.end().await;
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::kubernetes::Cluster;
+use e2e::{kubernetes::Cluster, live::spec};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt as _, api::DeleteParams};
 use serde_json::json;
@@ -48,9 +48,7 @@ async fn a_hundred_apps_are_served_from_their_first_command_on_with_redis_down()
         "metadata": {"name": "gone", "namespace": space.name},
         "stringData": {"url": format!("redis://gone.{}.svc:6379", space.name)},
     }));
-    let tier = space
-        .apply_tier(json!({"topology": "External", "external": {"urlSecretRef": {"name": "gone"}}}))
-        .await;
+    let tier = space.apply_tier(spec::external("gone")).await;
     println!("the tier says {:?}", tier.condition("Ready").await);
     space.until_injecting().await;
     start(&space, "with Redis down").await;

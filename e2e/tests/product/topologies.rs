@@ -23,10 +23,7 @@ async fn an_injected_app_has_hits_in_front_of_each_topology_under_restricted_pod
         ("none", json!({"topology": "None"})),
         ("standalone", spec::standalone()),
         ("replicated", spec::replicated()),
-        (
-            "external",
-            json!({"topology": "External", "external": {"urlSecretRef": {"name": "other"}}}),
-        ),
+        ("external", spec::external("other")),
     ] {
         hits(world, prefix, redis).await;
     }
@@ -75,7 +72,7 @@ async fn hits(world: &'static World, prefix: &str, redis: Json) {
 }
 
 /// A Redis that somebody else runs, and the Secret that leads to it.
-async fn other_redis(space: &Space) {
+pub async fn other_redis(space: &Space) {
     let image = space.world.cluster.load_engine(e2e::Engine::Redis7);
     let mut pod = space.pod("other", &["--save", "", "--protected-mode", "no"]);
     pod["metadata"]["labels"] = json!({"app": "other"});
