@@ -213,6 +213,52 @@ fn values_that_make_no_sense_are_refused_by_their_path() {
 }
 
 #[test]
+fn sidecars_are_not_promised_where_the_webhook_looks_away() {
+    let test = "sidecars_are_not_promised_where_the_webhook_looks_away";
+    let Some(helm) = available(test, Helm::offline()) else {
+        return;
+    };
+    let chart = chart().display().to_string();
+    for (field, value) in [
+        ("watchNamespaces", "watchNamespaces={blog,shop}"),
+        ("shareNamespaces", "shareNamespaces={shop}"),
+        ("test.namespace", "test.namespace=shop"),
+    ] {
+        let render = ["template", "p", &chart, "-n", "shop", "--set", value];
+        let said = helm.refused(&render);
+        let named = format!("{field} names \"shop\", the namespace of the release");
+        assert!(said.contains(&named), "{said}");
+        assert!(said.contains("webhook.enabled=false"), "{said}");
+        helm.ok(&[&render[..], &["--set", "webhook.enabled=false"]].concat());
+    }
+    let notes = |namespace: &str, enabled: &str| {
+        let said = helm.ok(&[
+            "install",
+            "p",
+            &chart,
+            "-n",
+            namespace,
+            "--dry-run=client",
+            "--set",
+            enabled,
+        ]);
+        said.split_once("NOTES:").unwrap().1.to_owned()
+    };
+    let enabled = "webhook.enabled=true";
+    let own = notes("default", enabled);
+    assert!(own.contains("pods there get no sidecar"), "{own}");
+    assert!(own.contains("kubectl apply -n MY-NAMESPACE"), "{own}");
+    assert!(own.contains("kubectl wait -n MY-NAMESPACE"), "{own}");
+    for notes in [
+        notes("pannier-system", enabled),
+        notes("default", "webhook.enabled=false"),
+    ] {
+        assert!(notes.contains("kubectl apply -n default"), "{notes}");
+        assert!(!notes.contains("MY-NAMESPACE"), "{notes}");
+    }
+}
+
+#[test]
 fn the_operator_may_visit_external_servers_at_the_ports_that_are_given() {
     let test = "the_operator_may_visit_external_servers_at_the_ports_that_are_given";
     let Some(helm) = available(test, Helm::offline()) else {
