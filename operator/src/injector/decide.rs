@@ -215,7 +215,6 @@ pub fn decide(
 /// Pods that never get one, whatever their labels say.
 fn exempt(pod: &Pod) -> Option<Reason> {
     let spec = pod.spec.as_ref()?;
-    let os = spec.os.as_ref().map(|os| os.name.as_str());
     // A namespace is labelled for apps; the servers of a tier may live in it as well.
     let component = pod.labels().get("app.kubernetes.io/component");
     let component = component.map(String::as_str);
@@ -228,11 +227,20 @@ fn exempt(pod: &Pod) -> Option<Reason> {
         Some(Reason::Mirror)
     } else if spec.host_network == Some(true) {
         Some(Reason::HostNetwork)
-    } else if os == Some("windows") {
+    } else if is_for_windows(spec) {
         Some(Reason::Windows)
     } else {
         None
     }
+}
+
+/// By its own word, or by the nodes that it wants: `spec.os` is rarely given.
+fn is_for_windows(spec: &PodSpec) -> bool {
+    let os = spec.os.iter().map(|os| &os.name);
+    let nodes = ["kubernetes.io/os", "beta.kubernetes.io/os"]
+        .into_iter()
+        .filter_map(|label| spec.node_selector.as_ref()?.get(label));
+    os.chain(nodes).any(|name| name == "windows")
 }
 
 /// Both sides of a border between namespaces agree, or there is none.
