@@ -6,6 +6,8 @@
     reason = "in a test a panic is the report; clippy.toml covers only functions marked #[test]"
 )]
 
+#[path = "injector/shared.rs"]
+mod shared;
 #[path = "injector/world.rs"]
 mod world;
 

@@ -34,6 +34,10 @@ pub struct Run {
     /// Namespace to watch; may be given several times. Without it all namespaces are watched.
     #[arg(long, value_name = "NAMESPACE")]
     pub watch_namespace: Vec<String>,
+    /// Further namespace that tiers of the watched ones are shared with: pods there are told of
+    /// changes, and counted; may be given several times.
+    #[arg(long, value_name = "NAMESPACE", requires = "watch_namespace")]
+    pub share_namespace: Vec<String>,
     /// Namespace in which the operator itself runs.
     #[arg(
         long,

@@ -13,7 +13,8 @@
 //! | cluster | `namespaces` | get, list, watch |
 //! | namespaces with injected pods | `pods` | list, watch |
 //! | | `pods/status` | patch |
-//! | | `configmaps` | get, list, watch |
+//! | | `configmaps`, `secrets` | list, watch: names and labels only |
+//! | | `configmaps` | get: metadata only |
 //! | | `events` of `events.k8s.io` | create, patch |
 //!
 //! The webhook has `failurePolicy: Ignore`: whatever goes wrong here, a pod starts all the same.

@@ -18,6 +18,8 @@ pub struct Settings {
     pub installation: String,
     /// Namespaces whose tiers are reconciled.
     pub scope: Scope,
+    /// Further namespaces that these tiers are shared with; sorted, each once.
+    pub shared: Vec<String>,
     /// Domain of the cluster's DNS.
     pub cluster_domain: String,
     /// Image with `pannier-operator`, copied into the server pods.
@@ -59,9 +61,7 @@ pub enum Scope {
 impl Settings {
     /// From the flags.
     pub fn new(flags: Run) -> Self {
-        let mut namespaces = flags.watch_namespace;
-        namespaces.sort();
-        namespaces.dedup();
+        let namespaces = each_once(flags.watch_namespace);
         Self {
             namespace: flags.namespace,
             identity: flags.identity,
@@ -71,6 +71,7 @@ impl Settings {
             } else {
                 Scope::Namespaces(namespaces)
             },
+            shared: each_once(flags.share_namespace),
             cluster_domain: flags.cluster_domain,
             agent_image: flags.agent_image,
             valkey_image: flags.valkey_image,
@@ -85,6 +86,16 @@ impl Settings {
         }
     }
 
+    /// Where pods with sidecars of our tiers are: where the tiers are, and where they are shared with.
+    pub fn places_of_pods(&self) -> Scope {
+        match &self.scope {
+            Scope::Cluster => Scope::Cluster,
+            Scope::Namespaces(watched) => {
+                Scope::Namespaces(each_once([&watched[..], &self.shared].concat()))
+            }
+        }
+    }
+
     /// The image of an engine.
     pub fn image(&self, engine: Engine) -> &str {
         match engine {
@@ -96,5 +107,50 @@ impl Settings {
     /// The installation among all of a cluster: what two of them must not share.
     pub fn installation_id(&self) -> String {
         format!("{}/{}", self.namespace, self.installation)
+    }
+}
+
+fn each_once(mut names: Vec<String>) -> Vec<String> {
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Settings for tests.
+#[cfg(test)]
+pub mod samples {
+    use clap::Parser as _;
+
+    use super::Settings;
+    use crate::args::{Args, Command};
+
+    /// Those of an installation that was started with these flags.
+    pub fn of(flags: &[&str]) -> Settings {
+        let mut words = vec!["pannier-operator", "run"];
+        words.extend(flags);
+        match Args::parse_from(words).command {
+            Command::Run(flags) => Settings::new(*flags),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_are_where_tiers_are_and_where_they_are_shared_with() {
+        assert_eq!(samples::of(&[]).places_of_pods(), Scope::Cluster);
+        let some = samples::of(&[
+            "--watch-namespace=shop",
+            "--watch-namespace=blog",
+            "--share-namespace=shop",
+            "--share-namespace=apps",
+        ]);
+        let names = |all: &[&str]| all.iter().map(|&one| one.to_owned()).collect::<Vec<_>>();
+        assert_eq!(some.scope, Scope::Namespaces(names(&["blog", "shop"])));
+        let pods = Scope::Namespaces(names(&["apps", "blog", "shop"]));
+        assert_eq!(some.places_of_pods(), pods);
     }
 }

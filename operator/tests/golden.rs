@@ -34,6 +34,7 @@ fn settings() -> Settings {
         identity: "pannier-operator-0".to_owned(),
         installation: "pannier-operator".to_owned(),
         scope: Scope::Cluster,
+        shared: Vec::new(),
         cluster_domain: "cluster.example".to_owned(),
         agent_image: "operator:test".to_owned(),
         valkey_image: "valkey:test".to_owned(),

@@ -46,5 +46,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 
 {{/* Namespaces that are served, as a list in JSON; empty when all are. */}}
 {{- define "pannier.namespaces" -}}
+{{- if .Values.watchNamespaces -}}
 {{ concat .Values.watchNamespaces .Values.shareNamespaces | uniq | toJson }}
+{{- else -}}
+[]
+{{- end -}}
 {{- end -}}

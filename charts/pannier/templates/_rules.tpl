@@ -53,6 +53,9 @@
      has changed. The right to change pods is not among them, that to change their status is. */}}
 {{- define "pannier.rules.injector" -}}
 - apiGroups: [""]
+  resources: [configmaps, secrets]
+  verbs: [list, watch]
+- apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
 - apiGroups: [""]

@@ -103,6 +103,7 @@ impl World {
             identity: format!("replica-{number}"),
             installation: "pannier-operator".to_owned(),
             scope: Scope::Namespaces(vec![self.namespace.clone()]),
+            shared: Vec::new(),
             cluster_domain: "cluster.local".to_owned(),
             agent_image: "operator:test".to_owned(),
             valkey_image: "valkey:test".to_owned(),
@@ -202,9 +203,14 @@ impl World {
     }
 
     pub async fn label_namespace(&self, labels: Value) {
+        self.label(&self.namespace, labels).await;
+    }
+
+    /// The same for another namespace.
+    pub async fn label(&self, namespace: &str, labels: Value) {
         let api: Api<Namespace> = Api::all(self.client.clone());
         let patch = Patch::Merge(json!({"metadata": {"labels": labels}}));
-        api.patch(&self.namespace, &PatchParams::default(), &patch)
+        api.patch(namespace, &PatchParams::default(), &patch)
             .await
             .unwrap();
     }

@@ -118,6 +118,7 @@ pub fn settings(installation: &str, namespace: &str) -> Settings {
         identity: "test".to_owned(),
         installation: installation.to_owned(),
         scope: Scope::Namespaces(vec![namespace.to_owned()]),
+        shared: Vec::new(),
         cluster_domain: "cluster.local".to_owned(),
         // On nodes that run containers nothing is waited for: it cannot be pulled, and that is known at once.
         agent_image: "localhost:1/operator:test".to_owned(),

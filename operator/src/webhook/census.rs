@@ -21,7 +21,8 @@ const SYSTEM: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
 pub async fn count(ctx: &Arc<Ctx>) {
     let mut before = Vec::new();
     loop {
-        match uninjected(&ctx.client, &ctx.settings.scope, &ctx.settings.namespace).await {
+        let places = ctx.settings.places_of_pods();
+        match uninjected(&ctx.client, &places, &ctx.settings.namespace).await {
             Ok(mut pods) => {
                 pods.sort();
                 let count = i64::try_from(pods.len()).unwrap_or(i64::MAX);
@@ -45,7 +46,7 @@ pub async fn count(ctx: &Arc<Ctx>) {
 /// `namespace/name` of the pods.
 pub async fn uninjected(
     client: &Client,
-    scope: &Scope,
+    places: &Scope,
     own: &str,
 ) -> Result<Vec<String>, ApiError> {
     let inject = names::INJECT;
@@ -56,7 +57,7 @@ pub async fn uninjected(
     );
     let silent = format!("!{inject},!{}", names::INJECTED);
     let mut found = Vec::new();
-    match scope {
+    match places {
         Scope::Cluster => {
             pods(client, None, &asked, &mut found).await?;
             let selector = format!("{inject},{inject}!={}", names::DISABLED);
@@ -68,8 +69,8 @@ pub async fn uninjected(
                 pods(client, Some(&namespace.name_any()), &silent, &mut found).await?;
             }
         }
-        Scope::Namespaces(watched) => {
-            for name in watched {
+        Scope::Namespaces(names) => {
+            for name in names {
                 pods(client, Some(name), &asked, &mut found).await?;
                 let api: Api<Namespace> = Api::all(client.clone());
                 let namespace = api.get_metadata(name).await;

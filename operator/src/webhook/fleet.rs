@@ -42,8 +42,9 @@ enum Seen {
     File(Key, String, Option<String>),
     /// A pod with a sidecar; none when it is gone.
     Pod(Key, String, Option<Sidecar>),
-    /// Objects of a kind are listed anew: those that do not come again are gone.
-    Anew(String),
+    /// Objects of a kind are listed anew, in one namespace or in all: those that do not come again
+    /// are gone.
+    Anew(String, Option<String>),
 }
 
 /// A pod with a sidecar.
@@ -102,15 +103,20 @@ impl Fleet {
                 }
                 None
             }
-            Seen::Anew(kind) if kind == "Pod" => {
-                self.pods.clear();
-                None
-            }
-            Seen::Anew(kind) => {
-                self.files.retain(|_, files| {
-                    files.remove(&kind);
-                    !files.is_empty()
-                });
+            Seen::Anew(kind, place) => {
+                // Each namespace has a watch of its own; those of the others list nothing again.
+                let stays =
+                    |(namespace, _): &Key| place.as_ref().is_some_and(|one| one != namespace);
+                if kind == "Pod" {
+                    self.pods.retain(|key, _| stays(key));
+                } else {
+                    self.files.retain(|key, files| {
+                        if !stays(key) {
+                            files.remove(&kind);
+                        }
+                        !files.is_empty()
+                    });
+                }
                 None
             }
         }
@@ -147,7 +153,7 @@ impl Fleet {
 /// Follows files and pods for as long as it is polled.
 pub async fn follow(ctx: &Arc<Ctx>) {
     let (sender, seen) = mpsc::channel(1024);
-    let watches: Vec<BoxFuture<'static, ()>> = match &ctx.settings.scope {
+    let watches: Vec<BoxFuture<'static, ()>> = match &ctx.settings.places_of_pods() {
         Scope::Cluster => watches(ctx, None, &sender).into(),
         Scope::Namespaces(names) => names
             .iter()
@@ -272,6 +278,7 @@ where
         None => Api::all(ctx.client.clone()),
         Some(namespace) => Api::namespaced(ctx.client.clone(), namespace),
     };
+    let place = namespace.map(ToOwned::to_owned);
     let seen = seen.clone();
     let events = watcher(api, config.any_semantic()).default_backoff();
     events
@@ -283,7 +290,7 @@ where
                     read(&object, true)
                 }
                 Ok(watcher::Event::Delete(object)) => read(&object, false),
-                Ok(watcher::Event::Init) => Some(Seen::Anew(kind.into_owned())),
+                Ok(watcher::Event::Init) => Some(Seen::Anew(kind.into_owned(), place.clone())),
                 Ok(watcher::Event::InitDone) => None,
                 Err(error) => {
                     tracing::warn!(%kind, %error, "failed to watch");
@@ -364,10 +371,14 @@ mod tests {
         assert_eq!(versions(&fleet), [one("a", "5-8"), one("b", "5-8")]);
         fleet.see(Seen::Pod(key(), "a".to_owned(), None));
         assert_eq!(versions(&fleet), [one("b", "5-8")]);
-        fleet.see(Seen::Anew("Pod".to_owned()));
+        fleet.see(Seen::Anew("Pod".to_owned(), Some("other".to_owned())));
+        assert_eq!(versions(&fleet), [one("b", "5-8")], "its watch goes on");
+        fleet.see(Seen::Anew("Pod".to_owned(), None));
         assert_eq!(versions(&fleet), []);
         fleet.see(pod("c", None));
-        fleet.see(Seen::File(key(), "Secret".to_owned(), None));
+        fleet.see(Seen::Anew("Secret".to_owned(), Some("other".to_owned())));
+        assert_eq!(versions(&fleet), [one("c", "5-8")]);
+        fleet.see(Seen::Anew("Secret".to_owned(), Some("app".to_owned())));
         assert_eq!(versions(&fleet), [one("c", "5")]);
         fleet.see(Seen::File(key(), "ConfigMap".to_owned(), None));
         assert_eq!(versions(&fleet), []);
