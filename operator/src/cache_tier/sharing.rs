@@ -15,10 +15,11 @@ use super::{
     validate::ValidatedTier,
 };
 use crate::{
+    api_error::Category,
     apply::{Applier, ApplyError, Owner},
     conditions::{Fact, type_},
     context::Ctx,
-    settings::Settings,
+    settings::{Scope, Settings},
 };
 
 /// Finalizer of a tier that has copies in other namespaces.
@@ -108,9 +109,8 @@ pub async fn apply(
     let mut kept = Vec::new();
     for namespace in std::mem::take(&mut sharing.sweep) {
         if let Err(error) = remove(ctx, &tier.uid, &tier.names.sidecar(), &namespace).await {
-            sharing
-                .problems
-                .push(format!("{error}; {}", rights(ctx, &namespace)));
+            let problem = in_words(&error, &ctx.settings, &namespace);
+            sharing.problems.push(problem);
             kept.push(namespace);
         }
     }
@@ -120,9 +120,8 @@ pub async fn apply(
         match copy(ctx, tier, shared, &namespace).await {
             Ok(()) => made.push(namespace),
             Err(error) => {
-                sharing
-                    .problems
-                    .push(format!("{error}; {}", rights(ctx, &namespace)));
+                let problem = in_words(&error, &ctx.settings, &namespace);
+                sharing.problems.push(problem);
                 sharing.kept.push(namespace);
             }
         }
@@ -183,13 +182,67 @@ async fn copy(
     Ok(())
 }
 
-fn rights(ctx: &Ctx, namespace: &str) -> String {
-    let Settings {
-        namespace: own,
-        installation,
-        ..
-    } = &ctx.settings;
+/// With the remedy, where a right is missing: the chart gives it by one of its values.
+fn in_words(error: &ApplyError, settings: &Settings, namespace: &str) -> String {
+    let missing =
+        matches!(error, ApplyError::Api(error) if error.category() == Category::Forbidden);
+    if !missing {
+        return error.to_string();
+    }
+    let role = match settings.places_of_pods() {
+        Scope::Cluster => "ClusterRole".to_owned(),
+        Scope::Namespaces(names) if names.iter().any(|name| name == namespace) => {
+            format!("Role in {namespace}")
+        }
+        Scope::Namespaces(_) => {
+            return format!(
+                "{error}; add {namespace} to shareNamespaces of the chart (helm upgrade): the operator then has a Role there"
+            );
+        }
+    };
     format!(
-        "if a right is missing: kubectl create rolebinding -n {namespace} {installation} --clusterrole=pannier-operator-copies --serviceaccount={own}:{installation}"
+        "{error}; the operator's {role} lacks this right: add it, or have the chart make its roles (rbac.create)"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+    use crate::{api_error::ApiError, settings::samples};
+
+    fn failed(code: u16) -> ApplyError {
+        let status = Status::failure("the API server's sentence", "Reason").with_code(code);
+        ApplyError::Api(ApiError {
+            verb: "patch",
+            kind: "Secret".to_owned(),
+            namespace: "apps".to_owned(),
+            name: "t-sidecar".to_owned(),
+            source: kube::Error::Api(status.boxed()),
+        })
+    }
+
+    #[test]
+    fn a_missing_right_is_told_with_what_gives_it_and_no_other_failure_is() {
+        let watch = "--watch-namespace=shop";
+        let share = "--share-namespace=apps";
+        for (flags, remedy) in [
+            (vec![], "the operator's ClusterRole lacks this right"),
+            (vec![watch], "add apps to shareNamespaces of the chart"),
+            (
+                vec![watch, share],
+                "the operator's Role in apps lacks this right",
+            ),
+        ] {
+            let settings = samples::of(&flags);
+            let said = in_words(&failed(403), &settings, "apps");
+            assert!(
+                said.contains("sentence; ") && said.contains(remedy),
+                "{said}"
+            );
+            let busy = failed(500);
+            assert_eq!(in_words(&busy, &settings, "apps"), busy.to_string());
+        }
+    }
 }
