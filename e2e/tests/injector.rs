@@ -211,6 +211,18 @@ async fn an_unknown_tier_is_told_and_refused_only_where_that_is_wanted() {
         }
         let note = world.event("Pod", "stranger", "InjectionSkipped").await;
         assert!(note.contains("nobody; create the tier"), "{note}");
+        // What other installations serve is never refused.
+        let elsewhere =
+            json!({"pannier.dev/inject": "shop", "pannier.dev/tier-namespace": "elsewhere"});
+        let elsewhere = pod("elsewhere", &elsewhere);
+        assert!(!is_injected(
+            &world.create(&elsewhere, false).await.unwrap()
+        ));
+        let note = world.event("Pod", "elsewhere", "InjectionSkipped").await;
+        assert!(
+            note.contains("does not watch namespace elsewhere"),
+            "{note}"
+        );
         // As soon as it exists.
         world
             .tier("nobody", json!({"redis": {"topology": "None"}}))

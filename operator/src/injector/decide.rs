@@ -20,6 +20,8 @@ pub enum Found {
     Tier(Box<CacheTier>),
     /// It is known not to be there, or not to be usable: why.
     Unknown(String),
+    /// It would be in a namespace that this installation does not watch; another one may.
+    NotWatched,
     /// Whether it is there could not be learned: why.
     Unreadable(String),
 }
@@ -93,6 +95,11 @@ pub enum Reason {
     /// The tier is not there.
     #[error("{0}; create the tier, or correct the labels {inject} and {namespace}", inject = names::INJECT, namespace = names::TIER_NAMESPACE)]
     UnknownTier(String),
+    /// What is in that namespace is no business of this installation.
+    #[error(
+        "this installation does not watch namespace {0}; add it to watchNamespaces of the chart, unless another installation serves it"
+    )]
+    NotWatched(String),
     /// The tier could not be read.
     #[error("whether the tier exists is not known: {0}")]
     Unreadable(String),
@@ -166,6 +173,7 @@ impl Reason {
             Self::Server => "server",
             Self::Mirror => "mirror",
             Self::UnknownTier(_) => "unknown-tier",
+            Self::NotWatched(_) => "not-watched",
             Self::Unreadable(_) => "unreadable",
             Self::NotAllowed { .. } => "not-allowed",
             Self::NoConsent { .. } => "no-consent",
@@ -195,6 +203,10 @@ pub fn decide(
     let tier = match (exempt(pod), found) {
         (Some(reason), _) => return Decision::Skip(reason),
         (None, Found::Unreadable(why)) => return Decision::Skip(Reason::Unreadable(why.clone())),
+        // Never refused: the installation that watches it may have the tier.
+        (None, Found::NotWatched) => {
+            return Decision::Skip(Reason::NotWatched(wanted.namespace.clone()));
+        }
         (None, Found::Unknown(why)) => {
             let reason = Reason::UnknownTier(why.clone());
             return match webhook.unknown_tier {

@@ -96,10 +96,7 @@ impl LookUp {
         if let Scope::Namespaces(names) = &self.scope
             && !names.contains(&wanted.namespace)
         {
-            return Found::Unknown(format!(
-                "this installation does not watch namespace {}",
-                wanted.namespace
-            ));
+            return Found::NotWatched;
         }
         let key = ObjectRef::new(&wanted.name).within(&wanted.namespace);
         if let Some(tier) = self.tiers.iter().find_map(|store| store.get(&key)) {

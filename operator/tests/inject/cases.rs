@@ -24,6 +24,8 @@ struct Around {
     #[serde(default)]
     unknown: Option<String>,
     #[serde(default)]
+    not_watched: bool,
+    #[serde(default)]
     unreadable: Option<String>,
     #[serde(default)]
     refuse: bool,
@@ -40,6 +42,7 @@ fn decision(pod: &Pod, around: &Around) -> Decision {
         return Decision::Skip(operator::injector::decide::Reason::NotAsked);
     };
     let found = match (&around.tier, &around.unknown, &around.unreadable) {
+        (None, None, None) if around.not_watched => Found::NotWatched,
         (Some(tier), None, None) => {
             assert_eq!(tier.name_any(), wanted.name);
             assert_eq!(tier.namespace(), Some(wanted.namespace.clone()));
@@ -47,7 +50,7 @@ fn decision(pod: &Pod, around: &Around) -> Decision {
         }
         (None, Some(why), None) => Found::Unknown(why.clone()),
         (None, None, Some(why)) => Found::Unreadable(why.clone()),
-        _ => panic!("one of tier, unknown and unreadable"),
+        _ => panic!("one of tier, unknown, not_watched and unreadable"),
     };
     let webhook = Webhook {
         listen: "127.0.0.1:1".parse().unwrap(),
