@@ -8,7 +8,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Several installations may each serve their own namespaces: what is not in a namespace has a name of its own. */}}
+{{/* Several installations may each serve their own namespaces: what is not in the release's has a name of its own. */}}
 {{- define "pannier.clusterName" -}}
 {{- if .Values.watchNamespaces -}}
 {{ .Release.Namespace }}-{{ include "pannier.fullname" . }}

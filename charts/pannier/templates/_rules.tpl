@@ -1,5 +1,5 @@
-{{/* What the operator needs where tiers are. The same as operator/rbac/namespace.yaml, which a test
-     compares: that one is what the operator's own tests run with. */}}
+{{/* What the operator needs where tiers are. These rules are those of operator/rbac/, which a test
+     compares: with them the operator's own tests run. */}}
 {{- define "pannier.rules.tiers" -}}
 - apiGroups: [pannier.dev]
   resources: [cachetiers, sessionpolicies]
