@@ -343,6 +343,15 @@ async fn what_is_wrong_is_a_condition_and_heals_when_it_is_put_right() {
     let message = condition(&client, subject, ("Stalled", "True", "NotAvailableYet")).await;
     assert!(message.contains("Replicated"), "{message}");
 
+    let socket = json!({"spec": {"redis": {"topology": "None"}, "sidecar": {"unixSocket": "/tmp/redis.sock"}}});
+    apply(&client, &namespace, "CacheTier", "socket", socket).await;
+    let subject = (namespace.as_str(), "CacheTier", "socket");
+    let message = condition(&client, subject, ("Stalled", "True", "NotPossible")).await;
+    assert!(
+        message.contains("spec.sidecar.unixSocket is \"/tmp/redis.sock\""),
+        "{message}"
+    );
+
     apply(
         &client,
         &namespace,

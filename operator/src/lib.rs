@@ -30,6 +30,7 @@ pub mod retry;
 pub mod run;
 pub mod session_policy;
 pub mod settings;
+pub mod socket;
 pub mod telemetry;
 pub mod unreadable;
 pub mod user;

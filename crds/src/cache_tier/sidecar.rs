@@ -30,8 +30,10 @@ pub struct Sidecar {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ports: Option<Ports>,
     /// Absolute path of a UNIX socket that speaks the Redis protocol as well, at most 107
-    /// characters. In a pod its folder is a volume in every container, so it must be one of its
-    /// own, such as /run/pannier/redis.sock. Default: none.
+    /// characters. In a pod its folder is an empty volume in every container, so it must be one of
+    /// its own, such as /run/pannier/redis.sock: not one in which others have something, such as
+    /// /tmp, /run or /etc, nor anything in /etc/pannier, /proc, /sys, /dev or /var/run/secrets.
+    /// Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 107), regex(pattern = r"^/[^\s/]+(/[^\s/]+)+$"))]
     pub unix_socket: Option<String>,

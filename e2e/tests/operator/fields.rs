@@ -206,7 +206,7 @@ fn changes() -> Vec<(&'static str, Value, Value)> {
         ("maxClients", json!(10), json!(20)),
         ("outputLimit", json!("1Mi"), json!("2Mi")),
         ("threads", json!(1), json!(2)),
-        ("unixSocket", json!("/run/a.sock"), json!("/run/b.sock")),
+        ("unixSocket", json!("/run/a/a.sock"), json!("/run/a/b.sock")),
         (
             "ports",
             json!({"redis": 7000, "http": 7001, "admin": 7002}),

@@ -22,7 +22,7 @@ use kube::{Resource as _, ResourceExt as _};
 use policy::{ByteSize, Policy, config::SidecarConfig, names};
 
 use super::{dereference::Found, object_names::ObjectNames};
-use crate::settings::Settings;
+use crate::{settings::Settings, socket};
 
 /// Sentinels of a Replicated tier.
 pub const SENTINELS: u32 = 3;
@@ -153,6 +153,7 @@ pub fn validate(
     let resolved = named(tier);
     let policy = Policy::compile(&resolved.config)
         .map_err(|errors| Refusals::one("InvalidRules", format!("spec.rules: {errors}")))?;
+    check_socket(&resolved.config)?;
     let mut config = resolved.config;
     let behind = match resolved.redis.topology {
         Topology::None => Behind::Memory,
@@ -222,6 +223,15 @@ fn check_name(tier: &CacheTier) -> Result<String, Refusals> {
         ));
     }
     Ok(name)
+}
+
+/// Of a sidecar in a pod; one that runs elsewhere may have it where it likes.
+fn check_socket(config: &SidecarConfig) -> Result<(), Refusals> {
+    let path = config.sidecar.unix_socket.as_deref();
+    path.and_then(socket::refusal).map_or(Ok(()), |refusal| {
+        let sentence = format!("spec.sidecar.unixSocket {refusal}");
+        Err(Refusals::one("NotPossible", sentence))
+    })
 }
 
 fn external(tier: &CacheTier, found: &Found) -> Result<External, Refusals> {

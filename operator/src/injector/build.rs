@@ -21,12 +21,6 @@ pub use self::{
     volumes::NAMES as VOLUMES,
 };
 
-/// Where the API server mounts the token of a service account into every container that has
-/// nothing there.
-const TOKEN_FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// Folders that the sidecar has for itself.
-pub const OWN_FOLDERS: [&str; 2] = [names::SIDECAR_FOLDER, TOKEN_FOLDER];
-
 /// What a pod is to become.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Built {
@@ -34,12 +28,6 @@ pub struct Built {
     pub patch: Patch,
     /// Containers whose `REDIS_URL` leads elsewhere.
     pub not_replaced: Vec<NotReplaced>,
-}
-
-/// The folder of a file.
-pub fn folder(path: &str) -> &str {
-    let (folder, _) = path.rsplit_once('/').unwrap_or(("", path));
-    if folder.is_empty() { "/" } else { folder }
 }
 
 /// Builds the patch.

@@ -11,7 +11,10 @@ use kube::ResourceExt as _;
 use policy::{config, names};
 
 use super::{Request, TierName, build, wish::Labels};
-use crate::settings::{UnknownTier, Webhook};
+use crate::{
+    settings::{UnknownTier, Webhook},
+    socket,
+};
 
 /// What is known of a tier.
 #[derive(Clone, Debug)]
@@ -156,10 +159,8 @@ pub enum Reason {
     /// Something of that name is not ours.
     #[error("the pod has {0} already, and the injector did not make it; rename it, or label the pod {inject}: {disabled}", inject = names::INJECT, disabled = names::DISABLED)]
     NameTaken(String),
-    /// The socket's folder is one that the sidecar needs.
-    #[error(
-        "sidecar.unixSocket of the tier lies in {0}, which the sidecar has for itself; choose a folder such as /run/pannier"
-    )]
+    /// The socket's folder is one that somebody else needs.
+    #[error("spec.sidecar.unixSocket of the tier {0}")]
     SocketFolder(String),
 }
 
@@ -288,11 +289,8 @@ fn plan(pod: &Pod, wanted: TierName, tier: &CacheTier, webhook: &Webhook) -> Res
     let sidecar = tier.spec.sidecar.clone().unwrap_or_default();
     let (at, there) = place(pod, spec, &wanted)?;
     let ports = ports(pod, spec, &sidecar, &wanted)?;
-    if let Some(path) = &sidecar.unix_socket {
-        let folder = build::folder(path);
-        if build::OWN_FOLDERS.contains(&folder) {
-            return Err(Reason::SocketFolder(folder.to_owned()));
-        }
+    if let Some(refusal) = sidecar.unix_socket.as_deref().and_then(socket::refusal) {
+        return Err(Reason::SocketFolder(refusal));
     }
     Ok(Plan {
         tier: wanted,

@@ -13,10 +13,11 @@ use k8s_openapi::{
 };
 use policy::names::{self, secret_file};
 
-use super::{Changes, TOKEN_FOLDER, clients, folder};
+use super::{Changes, clients};
 use crate::{
     injector::decide::{Plan, There},
     mount::mount,
+    socket::{TOKEN_FOLDER, folder},
 };
 
 const CONFIG: &str = "pannier-config";
