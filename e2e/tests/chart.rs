@@ -25,6 +25,7 @@ use kube::{
     Api, Client, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams},
 };
+use policy::names::MAX_TIER_NAME;
 use serde_json::{Value, json};
 
 use self::helm::{Helm, chart, documents, feed, repository, variants};
@@ -255,6 +256,39 @@ fn sidecars_are_not_promised_where_the_webhook_looks_away() {
     ] {
         assert!(notes.contains("kubectl apply -n default"), "{notes}");
         assert!(!notes.contains("MY-NAMESPACE"), "{notes}");
+    }
+}
+
+#[test]
+fn the_test_has_names_that_fit_whatever_the_release_is_called() {
+    let test = "the_test_has_names_that_fit_whatever_the_release_is_called";
+    let Some(helm) = available(test, Helm::offline()) else {
+        return;
+    };
+    let chart = chart().display().to_string();
+    let longest = "r".repeat(53);
+    let values = format!("fullnameOverride={longest}");
+    for values in ["replicas=2", &values] {
+        let rendered = helm.ok(&[
+            "template",
+            &longest,
+            &chart,
+            "-s",
+            "templates/tests/hit.yaml",
+            "--set",
+            values,
+        ]);
+        let all = documents(&rendered);
+        let name = |kind: &str| {
+            let found = all.iter().find(|one| one["kind"] == kind);
+            found.unwrap()["metadata"]["name"].as_str().unwrap()
+        };
+        assert!(name("CacheTier").len() <= MAX_TIER_NAME, "{rendered}");
+        // A label of a Job's pods.
+        assert!(name("Job").len() <= 63, "{rendered}");
+        assert!(name("Namespace").len() <= 63, "{rendered}");
+        let asked = format!("pannier.dev/inject: {}\n", name("CacheTier"));
+        assert!(rendered.contains(&asked), "{rendered}");
     }
 }
 

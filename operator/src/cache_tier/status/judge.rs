@@ -128,7 +128,7 @@ fn external(visited: &Visited) -> Option<Fact> {
                 type_,
                 "DoesNotAnswer",
                 format!(
-                    "the operator gets no answer: {why}; look at the URL and password in the Secret of spec.redis.external, and at what is between"
+                    "the operator gets no answer: {why}; look at the URL and password in the Secret of spec.redis.external, and at what is between, such as networkPolicy.externalRedisPorts of the chart"
                 ),
             ),
         }),
