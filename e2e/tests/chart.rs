@@ -195,6 +195,8 @@ fn values_that_make_no_sense_are_refused_by_their_path() {
         ("image.digest=abc", "/image/digest"),
         ("watchNamespaces={A}", "/watchNamespaces/0"),
         ("webhook.timeoutSeconds=60", "/webhook/timeoutSeconds"),
+        // Where the operator has its probes.
+        ("webhook.port=8080", "/webhook/port"),
         (
             "networkPolicy.apiServerPorts={0}",
             "/networkPolicy/apiServerPorts/0",
@@ -482,6 +484,19 @@ fn kubectl_crds(plane: &ControlPlane) {
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
 
+/// A tier that is to stay.
+fn apply_tier(plane: &ControlPlane) {
+    let tier = json!({
+        "apiVersion": "pannier.dev/v1alpha1", "kind": "CacheTier", "metadata": {"name": "kept"},
+        "spec": {"redis": {"topology": "None"}},
+    });
+    let applied = feed(
+        plane.kubectl().args(["apply", "-f", "-"]),
+        &tier.to_string(),
+    );
+    assert!(applied.status.success(), "{}", text(&applied.stderr));
+}
+
 fn definitions(client: &Client) -> Api<CustomResourceDefinition> {
     Api::all(client.clone())
 }
@@ -501,6 +516,24 @@ async fn owners(client: &Client) -> Vec<Option<String>> {
 
 fn of(release: &str) -> Vec<Option<String>> {
     vec![Some(release.to_owned()); 2]
+}
+
+/// What there is of an installation, apart from the definitions and its namespace.
+fn ours(plane: &ControlPlane) -> Vec<String> {
+    let list = |arguments: &[&str]| {
+        let mut kubectl = plane.kubectl();
+        kubectl.args(["get", "-o", "name"]).args(arguments);
+        text(&kubectl.output().unwrap().stdout)
+    };
+    let inside = "deploy,svc,sa,role,rolebinding,pdb,networkpolicy,secret,configmap,lease";
+    let inside = list(&["-n", "pannier-system", inside]);
+    // What Kubernetes makes in every namespace.
+    let inside = inside
+        .lines()
+        .filter(|name| !name.ends_with("/default") && !name.contains("kube-root-ca"));
+    let outside = list(&["clusterrole,clusterrolebinding,mutatingwebhookconfiguration"]);
+    let outside = outside.lines().filter(|name| name.contains("pannier"));
+    inside.chain(outside).map(ToOwned::to_owned).collect()
 }
 
 #[tokio::test]
@@ -534,15 +567,7 @@ async fn definitions_come_and_stay_in_every_order() {
     // By the chart; they stay, and another release finds them.
     install("first");
     assert_eq!(owners(&client).await, of("first"));
-    let tier = json!({
-        "apiVersion": "pannier.dev/v1alpha1", "kind": "CacheTier", "metadata": {"name": "kept"},
-        "spec": {"redis": {"topology": "None"}},
-    });
-    let applied = feed(
-        plane.kubectl().args(["apply", "-f", "-"]),
-        &tier.to_string(),
-    );
-    assert!(applied.status.success(), "{}", text(&applied.stderr));
+    apply_tier(&plane);
     uninstall("first");
     install("second");
     assert_eq!(
@@ -611,34 +636,7 @@ async fn definitions_come_and_stay_in_every_order() {
             "{name} is kept"
         );
     }
-    let left = plane
-        .kubectl()
-        .args(["get", "-n", "pannier-system", "-o", "name"])
-        .arg("deploy,svc,sa,role,rolebinding,pdb,networkpolicy,secret,configmap")
-        .output()
-        .unwrap();
-    let left = text(&left.stdout);
-    // What Kubernetes makes in every namespace.
-    let left: Vec<&str> = left
-        .lines()
-        .filter(|name| !name.ends_with("/default") && !name.contains("kube-root-ca"))
-        .collect();
-    assert_eq!(left, [""; 0]);
-    let left = plane
-        .kubectl()
-        .args([
-            "get",
-            "clusterrole,clusterrolebinding,mutatingwebhookconfiguration",
-            "-o",
-            "name",
-        ])
-        .output()
-        .unwrap();
-    assert!(
-        !text(&left.stdout).contains("pannier"),
-        "{}",
-        text(&left.stdout)
-    );
+    assert_eq!(ours(&plane), [""; 0]);
 }
 
 #[tokio::test]
@@ -687,4 +685,37 @@ async fn an_upgrade_keeps_the_bundle_that_the_operator_has_written() {
     }
     helm.ok(&["rollback", "pannier", "1", "-n", "pannier-system"]);
     assert_eq!(bundles().await, [bundle.clone(), bundle.clone()]);
+}
+
+#[test]
+fn the_plain_manifests_go_without_the_definitions_by_the_command_of_the_docs() {
+    let test = "the_plain_manifests_go_without_the_definitions_by_the_command_of_the_docs";
+    let Some(plane) = available(test, ControlPlane::start()) else {
+        return;
+    };
+    let kubectl = |line: &str| {
+        let mut kubectl = plane.kubectl();
+        kubectl
+            .current_dir(repository())
+            .args(line.split_whitespace());
+        let output = kubectl.output().unwrap();
+        assert!(output.status.success(), "{line}: {}", text(&output.stderr));
+    };
+    let docs = fs::read_to_string(repository().join("docs/install.md")).unwrap();
+    let command = |begin: &str| {
+        let found = docs.lines().find_map(|line| {
+            let command = line.strip_prefix("$ kubectl ")?;
+            command.starts_with(begin).then_some(command)
+        });
+        found.unwrap()
+    };
+    kubectl(command("apply -f deploy/pannier.yaml"));
+    kubectl(&format!(
+        "wait --for=condition=Established crd {}",
+        NAMES.join(" ")
+    ));
+    apply_tier(&plane);
+    kubectl(command("delete -f deploy/pannier.yaml"));
+    kubectl("get cachetier kept");
+    assert_eq!(ours(&plane), [""; 0]);
 }
