@@ -351,9 +351,9 @@ fn the_rights_are_those_that_the_operators_tests_run_with_and_none_is_a_wildcard
     for values in variants() {
         let name = values.display().to_string();
         let all = documents(&helm.render(&values));
-        let namespaced = all.iter().any(|one| one["metadata"]["namespace"] == "shop");
+        let in_shop = all.iter().any(|one| one["metadata"]["namespace"] == "shop");
         // Of several installations each has its own objects outside of its namespace.
-        let installation = if namespaced {
+        let installation = if in_shop {
             "pannier-system-pannier-operator"
         } else {
             "pannier-operator"
@@ -392,7 +392,7 @@ fn the_rights_are_those_that_the_operators_tests_run_with_and_none_is_a_wildcard
         // Roles only, when namespaces are given: no Secret of another one can be read.
         let cluster = all.iter().filter(|one| one["kind"] == "ClusterRole");
         let secrets = cluster.filter(|one| one["rules"].to_string().contains("secrets"));
-        assert!(!namespaced || secrets.count() == 0, "{name}");
+        assert!(!in_shop || secrets.count() == 0, "{name}");
         let any = all.iter().any(|one| one["kind"] == "ClusterRole");
         assert!(!any || !name.contains("roles-only"), "{name}");
     }
