@@ -7,6 +7,8 @@
     reason = "in a test a panic is the report; clippy.toml covers only functions marked #[test]"
 )]
 
+#[path = "operator/claims.rs"]
+mod claims;
 #[path = "operator/deletion.rs"]
 mod deletion;
 #[path = "operator/faults.rs"]
@@ -454,8 +456,7 @@ async fn of_two_installations_with_one_namespace_the_second_says_so_and_stops() 
     let subject = (namespace.as_str(), "CacheTier", "t");
     condition(&client, subject, ("Ready", "True", "")).await;
     // The Lease by which the first installation is known to live.
-    let lease = json!({"spec": {"holderIdentity": "test"}});
-    apply(&client, &namespace, "Lease", "pannier-operator", lease).await;
+    claims::lease(&client, &namespace, "pannier-operator", "test", true).await;
     let mut second = Operator::start_as(plane.access(), settings("another", &namespace), ALL).await;
     let reason = tokio::time::timeout(Duration::from_secs(20), second.stopped.recv())
         .await

@@ -256,7 +256,15 @@ async fn converge(watched: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
         ctx.visits.forget(&object.uid().unwrap_or_default());
         return Ok(cleanup::cleanup(ctx, object.meta()).await?);
     }
-    ctx.hold(&namespace).await?;
+    if let Err(error) = ctx.hold(&namespace).await {
+        let tells = ctx.claims.tells(&key(watched), &error);
+        let error = Error::from(error);
+        if tells && let Ok(tier) = &object.0 {
+            // The first cause is the one that is returned.
+            let _ = status::write_failure(ctx, tier, &error).await;
+        }
+        return Err(error);
+    }
     let mut tier = match object.0 {
         Ok(tier) => tier,
         Err(invalid) => {

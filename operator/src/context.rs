@@ -61,21 +61,21 @@ impl Ctx {
         })
     }
 
-    /// Makes sure that a namespace is ours to reconcile; if another installation has it, this one
-    /// ends.
+    /// Makes sure that a namespace is ours to reconcile. A process that finds another installation
+    /// wherever it looks ends.
     pub async fn hold(&self, namespace: &str) -> Result<(), ClaimError> {
         let held = self.claims.hold(&self.client, &self.settings, namespace);
-        held.await.inspect_err(|error| self.end_if_taken(error))
+        held.await.inspect_err(|error| self.end_if_second(error))
     }
 
     /// As [`Self::hold`], for what only ends: nothing is claimed.
     pub async fn not_anothers(&self, namespace: &str) -> Result<(), ClaimError> {
         let ours = self.claims.check(&self.client, &self.settings, namespace);
-        ours.await.inspect_err(|error| self.end_if_taken(error))
+        ours.await.inspect_err(|error| self.end_if_second(error))
     }
 
-    fn end_if_taken(&self, error: &ClaimError) {
-        if matches!(error, ClaimError::Taken { .. }) {
+    fn end_if_second(&self, error: &ClaimError) {
+        if matches!(error, ClaimError::Taken { .. }) && self.claims.is_second() {
             self.end(error.to_string());
         }
     }

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     api_error::{ApiError, Category},
     apply::ApplyError,
+    claim::ClaimError,
     conditions::{self, Fact, now, type_},
     context::Ctx,
     report,
@@ -33,12 +34,19 @@ pub async fn write(
     tier: &CacheTier,
     result: &Result<Progress, Error>,
 ) -> Result<(), ApiError> {
-    let before = tier.status.clone().unwrap_or_default();
-    let now = now();
-    let status = match result {
-        Ok(progress) => of_progress(tier, &before, progress, &now),
-        Err(error) => of_failure(tier, &before, error, &now),
+    let progress = match result {
+        Ok(progress) => progress,
+        Err(error) => return write_failure(ctx, tier, error).await,
     };
+    let before = tier.status.clone().unwrap_or_default();
+    let status = of_progress(tier, &before, progress, &now());
+    put(ctx, tier, &before, status).await
+}
+
+/// Writes what was in the way of a reconcile, also of one that could not begin.
+pub async fn write_failure(ctx: &Ctx, tier: &CacheTier, error: &Error) -> Result<(), ApiError> {
+    let before = tier.status.clone().unwrap_or_default();
+    let status = of_failure(tier, &before, error, &now());
     put(ctx, tier, &before, status).await
 }
 
@@ -143,15 +151,10 @@ fn of_failure(
     let message = error.to_string();
     let mut facts = Vec::new();
     match error {
-        Error::Refused(Refusals { reason, .. }) => {
-            facts.push(Fact::fails(type_::READY, reason, message.clone()));
-            facts.push(Fact::fails(type_::RECONCILING, reason, ""));
-            facts.push(Fact::holds(type_::STALLED, reason, message));
-        }
-        Error::Apply(ApplyError::NotOurs { .. }) => {
-            facts.push(Fact::fails(type_::READY, "NameTaken", message.clone()));
-            facts.push(Fact::fails(type_::RECONCILING, "NameTaken", ""));
-            facts.push(Fact::holds(type_::STALLED, "NameTaken", message));
+        Error::Refused(Refusals { reason, .. }) => facts.extend(stalled(reason, message)),
+        Error::Apply(ApplyError::NotOurs { .. }) => facts.extend(stalled("NameTaken", message)),
+        Error::Claim(ClaimError::Taken { .. }) => {
+            facts.extend(stalled("OtherInstallation", message));
         }
         Error::Apply(ApplyError::Former { .. }) => {
             facts.push(Fact::fails(type_::READY, "FormerTier", message.clone()));
@@ -160,9 +163,7 @@ fn of_failure(
         }
         // It is tried again, and refused again until somebody changes something.
         error if error.api().map(ApiError::category) == Some(Category::Refused) => {
-            facts.push(Fact::fails(type_::READY, "ApiRefused", message.clone()));
-            facts.push(Fact::fails(type_::RECONCILING, "ApiRefused", ""));
-            facts.push(Fact::holds(type_::STALLED, "ApiRefused", message));
+            facts.extend(stalled("ApiRefused", message));
         }
         error => {
             let reason = reason(error);
@@ -187,6 +188,15 @@ fn of_failure(
         ),
         ..before.clone()
     }
+}
+
+/// Nothing goes on until somebody changes something.
+fn stalled(reason: &'static str, message: String) -> [Fact; 3] {
+    [
+        Fact::fails(type_::READY, reason, message.clone()),
+        Fact::fails(type_::RECONCILING, reason, ""),
+        Fact::holds(type_::STALLED, reason, message),
+    ]
 }
 
 /// The reason of a failed call.
