@@ -54,23 +54,18 @@ pub async fn write_status<K: Kind>(
     .await
 }
 
-/// Removes it, from that very resource if it is still there.
-pub async fn remove_status<K: Kind>(
+/// Lays a merge patch over it, of that very resource if it is still there. For what cannot be
+/// written by [`write_status`], which leaves fields of others.
+pub async fn lay_over_status<K: Kind>(
     client: &Client,
     namespace: &str,
     name: &str,
     uid: Option<&str>,
+    status: &Value,
 ) -> Result<(), ApiError> {
-    let nothing = Patch::Merge(json!({"metadata": {"uid": uid}, "status": null}));
+    let laid = Patch::Merge(json!({"metadata": {"uid": uid}, "status": status}));
     let params = PatchParams::default();
-    patch::<K>(
-        client,
-        namespace,
-        name,
-        (&params, &nothing),
-        &[404, 409, 422],
-    )
-    .await?;
+    patch::<K>(client, namespace, name, (&params, &laid), &[404, 409, 422]).await?;
     Ok(())
 }
 

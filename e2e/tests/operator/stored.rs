@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::{
     ALL,
     sharing::wait_for_copies,
-    world::{Operator, api, apply, condition, objects, quiet, tier, wait_for_objects},
+    world::{self, Operator, api, apply, condition, objects, quiet, tier, wait_for_objects},
 };
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -34,10 +34,21 @@ async fn lax_definitions(client: &Client) {
     apply_definitions(client, &lax).await;
 }
 
+/// When the tiers of the test first had a primary.
+const FORMED: &str = "2026-01-02T03:04:05Z";
+
+/// As an operator would have written it, which takes back what it does not write again.
 async fn status(client: &Client, namespace: &str, name: &str, status: Value) {
-    let patch = Patch::Merge(json!({"status": status}));
+    let resource = world::resource("CacheTier");
+    let patch = Patch::Apply(json!({
+        "apiVersion": resource.api_version,
+        "kind": "CacheTier",
+        "metadata": {"name": name},
+        "status": status,
+    }));
+    let params = PatchParams::apply("pannier-operator");
     api(client, "CacheTier", namespace)
-        .patch_status(name, &PatchParams::default(), &patch)
+        .patch_status(name, &params, &patch)
         .await
         .unwrap();
 }
@@ -81,7 +92,7 @@ async fn what_an_older_definition_has_stored_is_said_and_hinders_nobody() {
         let spec = json!({"spec": spec});
         apply(&client, &namespace, "SessionPolicy", name, spec).await;
     }
-    let unfit = json!({"conditions": "none", "sidecars": 3});
+    let unfit = json!({"conditions": "none", "sidecars": 3, "formedAt": FORMED});
     status(&client, &namespace, "status", unfit).await;
     a_held_one(&client, &namespace, &other).await;
     apply_crds(&client).await;
@@ -119,6 +130,14 @@ async fn what_an_older_definition_has_stored_is_said_and_hinders_nobody() {
     let ready = ("Ready", "True", "MemoryOnly");
     condition(&client, subject("CacheTier", "status"), ready).await;
     let wanted = ("Stalled", "True", "Unreadable");
+    condition(&client, subject("CacheTier", "t"), wanted).await;
+    // What nobody could find out again stays.
+    let held = tiers.get("t").await.unwrap();
+    assert_eq!(held.data["status"]["sharedWith"], json!([other]));
+    for name in ["t", "status"] {
+        let tier = tiers.get(name).await.unwrap();
+        assert_eq!(tier.data["status"]["formedAt"], FORMED, "{name}");
+    }
     condition(&client, subject("SessionPolicy", "no-tier"), wanted).await;
     let wanted = ("Stalled", "True", "TierUnreadable");
     let message = condition(&client, subject("SessionPolicy", "bound"), wanted).await;
@@ -164,7 +183,8 @@ async fn a_held_one(client: &Client, namespace: &str, other: &str) {
         .patch("t", &PatchParams::default(), &Patch::Merge(&held))
         .await
         .unwrap();
-    status(client, namespace, "t", json!({"sharedWith": [other]})).await;
+    let held_status = json!({"sharedWith": [other], "formedAt": FORMED});
+    status(client, namespace, "t", held_status).await;
     let labels = json!({"pannier.dev/owner-uid": held.uid()});
     for kind in ["ConfigMap", "Secret"] {
         let copy = json!({"metadata": {"labels": labels}});

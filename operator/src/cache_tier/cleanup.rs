@@ -15,6 +15,7 @@ use crate::{
     api_error::{ApiError, Category},
     apply::ApplyError,
     context::Ctx,
+    unreadable,
 };
 
 /// Longest time for which copies that cannot be removed hold up a deletion.
@@ -60,12 +61,8 @@ async fn places(ctx: &Ctx, tier: &ObjectMeta) -> Result<Vec<String>, ApiError> {
         source,
     })?;
     let found = found.filter(|found| found.metadata.uid == tier.uid);
-    let places = found.map(|found| found.data["status"]["sharedWith"].clone());
-    let places = places.as_ref().and_then(serde_json::Value::as_array);
-    let places = places.into_iter().flatten();
-    Ok(places
-        .filter_map(|place| place.as_str().map(ToOwned::to_owned))
-        .collect())
+    let places = found.map(|found| unreadable::places(&found.data["status"]));
+    Ok(places.unwrap_or_default())
 }
 
 fn is_held(tier: &ObjectMeta) -> bool {
