@@ -2,8 +2,8 @@
 //! process, so that two can never work at a time for longer than clocks differ.
 //!
 //! The Lease is written with its resource version, so of two candidates one wins. A holder that
-//! could not renew for `GIVE_UP` ends before others may take over after `DURATION`, which they
-//! time by their own clock from the moment when they saw the Lease change.
+//! could not renew tries again at short intervals for `GIVE_UP`, and ends before others may take over
+//! after `DURATION`, which they time by their own clock from the moment when they saw the Lease change.
 
 use std::time::Duration;
 
@@ -21,7 +21,12 @@ use tokio::time::Instant;
 const DURATION: Duration = Duration::from_secs(15);
 const GIVE_UP: Duration = Duration::from_secs(10);
 const RENEW: Duration = Duration::from_secs(3);
+/// After a renewal that failed.
+const AGAIN: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(4);
+
+// The last renewal may have been written up to TIMEOUT before its answer came.
+const _: () = assert!(GIVE_UP.as_secs() + TIMEOUT.as_secs() < DURATION.as_secs());
 
 /// One candidate.
 pub struct Leader {
@@ -39,8 +44,8 @@ pub enum Lost {
     #[error("the lease {0} was taken by {1}")]
     Taken(String, String),
     /// It could not be renewed in time.
-    #[error("the lease {0} could not be renewed for {seconds} s: {1}", seconds = GIVE_UP.as_secs())]
-    NotRenewed(String, String),
+    #[error("the lease {0} could not be renewed for {1} s: {2}")]
+    NotRenewed(String, u64, String),
 }
 
 enum Attempt {
@@ -64,7 +69,7 @@ impl Leader {
     /// Waits until this process holds the Lease.
     pub async fn acquire(&mut self) {
         loop {
-            match self.attempt().await {
+            match self.attempt(TIMEOUT).await {
                 Ok(Attempt::Held) => return,
                 Ok(Attempt::Of(holder)) => {
                     tracing::debug!(holder, "another process leads");
@@ -83,21 +88,25 @@ impl Leader {
 
     /// Renews the Lease until it is lost.
     pub async fn hold(&mut self) -> Lost {
-        let mut renewed = Instant::now();
+        let (mut renewed, mut pause) = (Instant::now(), RENEW);
         loop {
-            tokio::time::sleep(RENEW).await;
-            let why = match self.attempt().await {
+            tokio::time::sleep(pause).await;
+            // No attempt lasts beyond the moment at which it would come too late.
+            let left = GIVE_UP.saturating_sub(renewed.elapsed());
+            let why = match self.attempt(left.min(TIMEOUT)).await {
                 Ok(Attempt::Held) => {
-                    renewed = Instant::now();
+                    (renewed, pause) = (Instant::now(), RENEW);
                     continue;
                 }
                 Ok(Attempt::Of(holder)) => return Lost::Taken(self.name.clone(), holder),
                 Err(why) => why,
             };
             tracing::warn!(error = why, lease = self.name, "failed to renew the lease");
-            if renewed.elapsed() + RENEW + TIMEOUT > GIVE_UP {
-                return Lost::NotRenewed(self.name.clone(), why);
+            let since = renewed.elapsed();
+            if since + AGAIN >= GIVE_UP {
+                return Lost::NotRenewed(self.name.clone(), since.as_secs(), why);
             }
+            pause = AGAIN;
         }
     }
 
@@ -117,8 +126,8 @@ impl Leader {
         }
     }
 
-    async fn attempt(&mut self) -> Result<Attempt, String> {
-        match tokio::time::timeout(TIMEOUT, self.try_once()).await {
+    async fn attempt(&mut self, patience: Duration) -> Result<Attempt, String> {
+        match tokio::time::timeout(patience, self.try_once()).await {
             Ok(done) => done.map_err(|error| error.to_string()),
             Err(_) => Err("the API server did not answer in time".to_owned()),
         }
@@ -191,6 +200,73 @@ impl Leader {
                 Ok(Attempt::Of("another process, just now".to_owned()))
             }
             Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, pin::pin, sync::Arc};
+
+    use http::{Request, Response};
+    use kube::client::Body;
+    use parking_lot::Mutex;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// What the API server answers to every call.
+    #[derive(Clone, Copy, Debug)]
+    enum Answer {
+        Lease,
+        Broken,
+        Nothing,
+    }
+
+    fn candidate(answer: &Arc<Mutex<Answer>>) -> Leader {
+        let answer = Arc::clone(answer);
+        let server = tower::service_fn(move |_: Request<Body>| {
+            let answer = *answer.lock();
+            async move {
+                match answer {
+                    Answer::Lease => {
+                        let lease = serde_json::json!({
+                            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                            "metadata": {"name": "l"}, "spec": {"holderIdentity": "me"},
+                        });
+                        Ok(Response::new(Body::from(lease.to_string().into_bytes())))
+                    }
+                    Answer::Broken => Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+                    Answer::Nothing => std::future::pending().await,
+                }
+            }
+        });
+        Leader::new(Client::new(server, "ns"), "ns", "l", "me")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn renewals_may_fail_for_a_moment_and_not_for_long() {
+        for fault in [Answer::Broken, Answer::Nothing] {
+            let answer = Arc::new(Mutex::new(Answer::Lease));
+            let mut leader = candidate(&answer);
+            leader.acquire().await;
+            let mut hold = pin!(leader.hold());
+            for _ in 0..3 {
+                // Over before the attempt after the first that it meets.
+                *answer.lock() = fault;
+                let fails = TIMEOUT + AGAIN / 2;
+                assert!(timeout(fails, &mut hold).await.is_err(), "{fault:?}");
+                *answer.lock() = Answer::Lease;
+                assert!(timeout(GIVE_UP, &mut hold).await.is_err(), "{fault:?}");
+            }
+            *answer.lock() = fault;
+            let began = Instant::now();
+            let lost = hold.await;
+            let Lost::NotRenewed(_, seconds, _) = &lost else {
+                panic!("{lost}")
+            };
+            assert!((9..=10).contains(seconds), "{lost}");
+            assert!(began.elapsed() < DURATION - TIMEOUT, "{lost}");
         }
     }
 }
