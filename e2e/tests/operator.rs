@@ -11,6 +11,8 @@
 mod claims;
 #[path = "operator/deletion.rs"]
 mod deletion;
+#[path = "operator/eviction.rs"]
+mod eviction;
 #[path = "operator/faults.rs"]
 mod faults;
 #[path = "operator/fields.rs"]

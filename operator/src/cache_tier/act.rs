@@ -1,10 +1,14 @@
 //! Seventh step: does what `plan` decided, to running servers. Each step is safe to repeat and
 //! safe to be cut off in: the next reconcile looks again.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{
+    api::{core::v1::Pod, policy::v1::Eviction},
+    apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, Preconditions},
+};
 use kube::{
-    Api,
-    api::{DeleteParams, EvictParams, Patch, PatchParams, Preconditions},
+    Api, Client,
+    api::{Patch, PatchParams, PostParams},
+    core::Status,
 };
 use policy::names;
 use redis::{ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo};
@@ -72,19 +76,8 @@ async fn replace(
     pod: &str,
     uid: &str,
 ) -> Result<Option<String>, ApiError> {
-    let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &tier.names.namespace);
-    let params = EvictParams {
-        delete_options: Some(DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: Some(uid.to_owned()),
-                resource_version: None,
-            }),
-            ..DeleteParams::default()
-        }),
-        ..EvictParams::default()
-    };
-    match api.evict(pod, &params).await {
-        Ok(_) => Ok(None),
+    match evict(&ctx.client, &tier.names.namespace, pod, uid).await {
+        Ok(()) => Ok(None),
         Err(kube::Error::Api(status)) if status.code == 429 => Ok(Some(status.message.clone())),
         Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => Ok(None),
         Err(source) => Err(ApiError {
@@ -95,6 +88,28 @@ async fn replace(
             source,
         }),
     }
+}
+
+/// Evicts that very pod: one that has taken its name since is left alone. The client library's own
+/// call sends the options under a name that the API server does not know.
+pub async fn evict(client: &Client, namespace: &str, pod: &str, uid: &str) -> kube::Result<()> {
+    let eviction = Eviction {
+        metadata: ObjectMeta {
+            name: Some(pod.to_owned()),
+            ..ObjectMeta::default()
+        },
+        delete_options: Some(DeleteOptions {
+            preconditions: Some(Preconditions {
+                uid: Some(uid.to_owned()),
+                resource_version: None,
+            }),
+            ..DeleteOptions::default()
+        }),
+    };
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let params = PostParams::default();
+    let done = api.create_subresource::<_, Status>("eviction", pod, &params, &eviction);
+    done.await.map(drop)
 }
 
 async fn configure(
