@@ -187,11 +187,6 @@ impl Error {
             _ => None,
         }
     }
-
-    /// Whether another attempt may succeed although nothing of ours changes.
-    fn is_transient(&self) -> bool {
-        !matches!(self, Self::Refused(_))
-    }
 }
 
 /// One reconcile, with its figures.
@@ -209,6 +204,8 @@ pub async fn reconcile(object: Arc<Guarded>, ctx: Arc<Ctx>) -> Result<Action, Er
         .inc();
     match &result {
         Ok(_) => ctx.retries.forget(&key),
+        // Looked at again and again; its condition was told when it came.
+        Err(Error::Refused(refusals)) => tracing::debug!(tier = key, %refusals, "refused"),
         Err(error) if error.api().map(ApiError::category) == Some(Category::Conflict) => {
             tracing::info!(tier = key, %error, "somebody else was faster; trying again");
         }
@@ -223,12 +220,27 @@ pub async fn reconcile(object: Arc<Guarded>, ctx: Arc<Ctx>) -> Result<Action, Er
     reason = "the controller calls it with values"
 )]
 pub fn on_error(object: Arc<Guarded>, error: &Error, ctx: Arc<Ctx>) -> Action {
-    if !error.is_transient() {
-        return Action::await_change();
+    if let Error::Refused(_) = error {
+        return Action::requeue(pause_of_refused(&object, &ctx));
     }
     let key = key(&object);
     let asked = error.api().and_then(ApiError::retry_after);
     Action::requeue(ctx.retries.failed(&key, asked))
+}
+
+/// What is in the way of a refused tier may end without a word: keys that are deleted, a Secret that
+/// comes and may not be watched.
+fn pause_of_refused(tier: &Guarded, ctx: &Ctx) -> Duration {
+    let Ok(readable) = &tier.0 else { return SAFETY };
+    let shares = !readable.spec.allowed_namespaces.is_empty();
+    let namespace = tier.namespace().unwrap_or_default();
+    if dereference::has_servers(readable) {
+        LOOK
+    } else if ctx.watches.refused(&namespace, shares).is_empty() {
+        SAFETY
+    } else {
+        UNTOLD
+    }
 }
 
 /// Nothing is kept for a tier that is gone.
@@ -289,14 +301,17 @@ async fn converge(watched: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
 
 async fn bring_about(ctx: &Ctx, tier: &mut CacheTier) -> Result<Progress, Error> {
     let found = dereference::dereference(ctx, tier).await?; // client
-    let wanted = validate::validate(tier, &found, &ctx.settings)?; // pure
     let sharing = Sharing::decide(tier, &found); // pure
+    let looked = look(ctx, tier, &found).await; // client
+    if let Err(Error::Refused(_)) = &looked {
+        // Consent that was taken back ends copies, whatever is wrong with the tier.
+        cleanup::sweep(ctx, tier, &sharing).await?; // client
+    }
+    let (wanted, observed) = looked?;
     if !sharing.places().is_empty() {
         cleanup::add_finalizer(ctx, tier.meta()).await?; // client
         status::write_places(ctx, tier, sharing.places()).await?; // client
     }
-    let observed = observe::observe(ctx, &wanted, &found.sets).await?; // client
-    plan::refuse(&wanted, &observed)?; // pure
     let mut plan = plan::plan(&wanted, &observed, &found.shards()); // pure
     let held = match wanted.servers() {
         Some(servers) => Some(hold_passwords(ctx, tier, &wanted, servers, &found).await?), // client
@@ -345,6 +360,18 @@ async fn bring_about(ctx: &Ctx, tier: &mut CacheTier) -> Result<Progress, Error>
             ctx.watches.refused(&namespace, shares)
         },
     })
+}
+
+/// What is wanted and what runs, or why that cannot be.
+async fn look(
+    ctx: &Ctx,
+    tier: &CacheTier,
+    found: &Referred,
+) -> Result<(ValidatedTier, Observed), Error> {
+    let wanted = validate::validate(tier, found, &ctx.settings)?; // pure
+    let observed = observe::observe(ctx, &wanted, &found.sets).await?; // client
+    plan::refuse(&wanted, &observed)?; // pure
+    Ok((wanted, observed))
 }
 
 async fn hold_passwords(

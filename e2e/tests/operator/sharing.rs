@@ -140,6 +140,67 @@ async fn copies_are_where_both_sides_agree_and_end_with_the_consent_of_either() 
 }
 
 #[tokio::test]
+async fn consent_that_is_taken_back_ends_copies_of_a_tier_that_is_refused_too() {
+    let name = "consent_that_is_taken_back_ends_copies_of_a_tier_that_is_refused_too";
+    let Some(plane) = available(name, ApiServer::shared()) else {
+        return;
+    };
+    let client = plane.client().await;
+    let own = new_namespace(&client, "refused").await;
+    let (one, two) = (
+        new_namespace(&client, "ends").await,
+        new_namespace(&client, "stays").await,
+    );
+    for other in [&one, &two] {
+        agree(&client, other, &own, true).await;
+    }
+    let operator = Operator::start(plane.access(), &own, ALL).await;
+    shared(&client, &own, &[&one, &two]).await;
+    for other in [&one, &two] {
+        wait_for_copies(&client, other, 2).await;
+    }
+    let subject = (own.as_str(), "CacheTier", "t");
+    condition(&client, subject, ("UpstreamReachable", "False", "")).await;
+    let secrets = api(&client, "Secret", &own);
+    secrets.delete("r", &DeleteParams::default()).await.unwrap();
+    condition(&client, subject, ("Stalled", "True", "SecretNotFound")).await;
+    agree(&client, &one, &own, false).await;
+    wait_for_copies(&client, &one, 0).await;
+    condition(&client, subject, ("Shared", "False", "NotShared")).await;
+    condition(&client, subject, ("UpstreamReachable", "Unknown", "")).await;
+    assert_eq!(copies(&client, &two).await.len(), 2);
+    let tiers = api(&client, "CacheTier", &own);
+    let tier = tiers.get("t").await.unwrap();
+    assert_eq!(tier.data["status"]["sharedWith"], json!([two]));
+
+    // However often it is looked at, nothing is written while nothing changes.
+    quiet(&operator).await;
+    let written = operator.counter.count();
+    let looks = || {
+        let refused = ["CacheTier", "refused-spec"];
+        let reconciles = &operator.ctx.metrics.reconciles;
+        reconciles.with_label_values(&refused).get()
+    };
+    for round in 0..10 {
+        let before = looks();
+        let touch = json!({"metadata": {"annotations": {"round": round.to_string()}}});
+        tiers
+            .patch("t", &PatchParams::default(), &Patch::Merge(&touch))
+            .await
+            .unwrap();
+        eventually_within(std::time::Duration::from_mins(1), "one more look", || {
+            std::future::ready((looks() > before).then_some(()))
+        })
+        .await;
+    }
+    assert_eq!(operator.counter.since(written), [""; 0]);
+    let secret = json!({"stringData": {"url": "redis://u:p@redis.example/1"}});
+    apply(&client, &own, "Secret", "r", secret).await;
+    condition(&client, subject, ("Stalled", "False", "")).await;
+    assert_eq!(copies(&client, &one).await.len(), 0);
+}
+
+#[tokio::test]
 async fn an_object_of_a_stranger_is_neither_taken_over_nor_swept() {
     let name = "an_object_of_a_stranger_is_neither_taken_over_nor_swept";
     let Some(plane) = available(name, ApiServer::shared()) else {

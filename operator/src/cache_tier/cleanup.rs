@@ -1,16 +1,20 @@
-//! What happens when a tier is deleted: the copies in other namespaces go, then the finalizer.
+//! What happens when a tier is deleted: the copies in other namespaces go, then the finalizer. And
+//! what still happens to copies of one that is refused.
 //! Everything in its own namespace is collected by owner references. Nothing is validated here: a
 //! tier that is wrong can be deleted all the same.
 
 use crds::CacheTier;
 use kube::{
-    Api,
+    Api, ResourceExt as _,
     api::{ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams},
 };
 use kube_runtime::controller::Action;
 use serde_json::json;
 
-use super::sharing::{self, FINALIZER};
+use super::{
+    sharing::{self, FINALIZER, Sharing},
+    status,
+};
 use crate::{
     api_error::{ApiError, Category},
     apply::ApplyError,
@@ -44,6 +48,24 @@ pub async fn cleanup(ctx: &Ctx, tier: &ObjectMeta) -> Result<Action, ApplyError>
     }
     remove_finalizer(ctx, tier).await?;
     Ok(Action::await_change())
+}
+
+/// Removes copies where the consent was taken back, of a tier that cannot be brought about.
+pub async fn sweep(ctx: &Ctx, tier: &mut CacheTier, sharing: &Sharing) -> Result<(), ApiError> {
+    if sharing.sweep.is_empty() {
+        return Ok(());
+    }
+    let uid = tier.uid().unwrap_or_default();
+    let name = format!("{}-sidecar", tier.name_any());
+    let mut left = sharing.clone();
+    left.sweep.clear();
+    for namespace in &sharing.sweep {
+        if let Err(error) = sharing::remove(ctx, &uid, &name, namespace).await {
+            left.problems.push(error.to_string());
+            left.sweep.push(namespace.clone());
+        }
+    }
+    status::write_swept(ctx, tier, &left).await
 }
 
 /// Where copies are or may be. Read without the types of this version: a tier that does not fit them

@@ -97,7 +97,8 @@ pub async fn dereference(ctx: &Ctx, tier: &CacheTier) -> Result<Found, ApiError>
     Ok(found)
 }
 
-fn has_servers(tier: &CacheTier) -> bool {
+/// Whether servers are run for it.
+pub(super) fn has_servers(tier: &CacheTier) -> bool {
     use crds::cache_tier::Topology;
     !matches!(
         tier.spec.redis.topology,

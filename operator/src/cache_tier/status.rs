@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::{
     Error, Progress, Visited,
+    sharing::Sharing,
     validate::{Refusals, ValidatedTier},
 };
 use crate::{
@@ -27,6 +28,16 @@ use crate::{
     report,
     write_status::write_status,
 };
+
+/// What is said of what runs.
+const SEEN: [&str; 6] = [
+    type_::UPSTREAM_REACHABLE,
+    type_::TOPOLOGY_HEALTHY,
+    type_::CONFIG_APPLIED,
+    type_::CREDENTIALS_ROTATED,
+    type_::STORAGE_HEALTHY,
+    type_::COHERENCE_DEGRADED,
+];
 
 /// Writes what came of a reconcile.
 pub async fn write(
@@ -98,6 +109,15 @@ pub async fn write_places(
     Ok(())
 }
 
+/// Writes what is left of the copies of a tier that is refused.
+pub async fn write_swept(ctx: &Ctx, tier: &mut CacheTier, left: &Sharing) -> Result<(), ApiError> {
+    let before = tier.status.clone().unwrap_or_default();
+    let status = of_swept(tier, &before, left, &now());
+    put(ctx, tier, &before, status.clone()).await?;
+    tier.status = Some(status);
+    Ok(())
+}
+
 // === what to say ===
 
 fn of_progress(
@@ -151,7 +171,10 @@ fn of_failure(
     let message = error.to_string();
     let mut facts = Vec::new();
     match error {
-        Error::Refused(Refusals { reason, .. }) => facts.extend(stalled(reason, message)),
+        Error::Refused(Refusals { reason, .. }) => {
+            facts.extend(stalled(reason, message));
+            facts.extend(unseen(&before.conditions));
+        }
         Error::Apply(ApplyError::NotOurs { .. }) => facts.extend(stalled("NameTaken", message)),
         Error::Claim(ClaimError::Taken { .. }) => {
             facts.extend(stalled("OtherInstallation", message));
@@ -177,7 +200,7 @@ fn of_failure(
             facts.push(Fact::fails(type_::STALLED, "Retrying", ""));
         }
     }
-    CacheTierStatus {
+    let mut status = CacheTierStatus {
         observed_generation: tier.metadata.generation,
         conditions: conditions::merge(
             &before.conditions,
@@ -186,6 +209,56 @@ fn of_failure(
             tier.metadata.generation,
             now,
         ),
+        ..before.clone()
+    };
+    if let Error::Refused(_) = error {
+        status.servers = None;
+        status.primary = None;
+        status.replicas = Vec::new();
+        status.sidecars = None;
+    }
+    status
+}
+
+/// What was seen of what runs, and is not looked at while the tier is refused: it may be another way
+/// by now.
+fn unseen(before: &[Condition]) -> impl Iterator<Item = Fact> {
+    let seen = SEEN.into_iter();
+    let told = seen.filter(move |type_| before.iter().any(|old| old.type_ == **type_));
+    told.map(|type_| {
+        Fact::unknown(
+            type_,
+            "NotLookedAt",
+            "not looked at while the tier is refused",
+        )
+    })
+}
+
+fn of_swept(
+    tier: &CacheTier,
+    before: &CacheTierStatus,
+    left: &Sharing,
+    now: &str,
+) -> CacheTierStatus {
+    let mut keep = others(&before.conditions);
+    keep.retain(|type_| *type_ != type_::SHARED);
+    let facts = left.fact().into_iter().collect();
+    let generation = tier.metadata.generation;
+    let mut conditions = conditions::merge(&before.conditions, facts, &keep, generation, now);
+    // As they stood: another order would be another status with each look.
+    let stood = |one: &Condition| {
+        before
+            .conditions
+            .iter()
+            .position(|old| old.type_ == one.type_)
+    };
+    conditions.sort_by_key(stood);
+    let places = left.places();
+    let mut shared_with = before.shared_with.clone();
+    shared_with.retain(|place| places.contains(place));
+    CacheTierStatus {
+        conditions,
+        shared_with,
         ..before.clone()
     }
 }
@@ -275,3 +348,6 @@ async fn patch(
     write_status::<CacheTier>(&ctx.client, namespace, name, uid, status).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
