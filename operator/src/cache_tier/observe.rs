@@ -61,6 +61,8 @@ pub struct ObservedPod {
     pub going: bool,
     /// Whether its container has begun: one that has not holds no data in memory.
     pub begun: bool,
+    /// Whether its container runs, as its node last said.
+    pub running: bool,
     /// Its node, if that does not answer as far as the API server shows it of the pod.
     pub lost_node: Option<String>,
     /// Why it does not run, if Kubernetes cannot make it.
@@ -110,6 +112,13 @@ impl ObservedPod {
         self.is_replica() && self.ready && self.server().is_some_and(follows)
     }
 
+    /// Whether nothing of it runs, so that nothing in memory is lost with it: it never began, or its
+    /// container ended and is not there again, as a node says that answers.
+    pub fn is_down(&self) -> bool {
+        let ended = !self.running && self.state().is_none() && self.lost_node.is_none();
+        !self.ready && (!self.begun || ended)
+    }
+
     fn role(&self) -> Option<Role> {
         self.server()?.role
     }
@@ -136,6 +145,10 @@ impl ObservedPod {
             state.is_some_and(|state| state.running.is_some() || state.terminated.is_some())
                 || ended.is_some_and(|ended| ended.terminated.is_some())
         });
+        let running = containers.into_iter().flatten().any(|container| {
+            let state = container.state.as_ref();
+            state.is_some_and(|state| state.running.is_some())
+        });
         let annotation = |key: &str| pod.annotations().get(key).cloned();
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
         let observed = Self {
@@ -148,6 +161,7 @@ impl ObservedPod {
             ready,
             going: pod.metadata.deletion_timestamp.is_some(),
             begun,
+            running,
             lost_node: node.filter(|_| is_overdue(pod) || is_given_up(pod)),
             trouble: trouble::trouble(pod),
             view: View::Unknown("it has no address yet".to_owned()),

@@ -32,6 +32,7 @@ pub fn pod(set: &str, ordinal: u32, view: View) -> ObservedPod {
         ready: true,
         going: false,
         begun: true,
+        running: true,
         lost_node: None,
         trouble: None,
         view,

@@ -48,8 +48,8 @@ pub(super) fn shard(index: u32, workload: &Workload, observed: &Observed) -> Nex
     if let Some(pod) = pods.iter().find(|pod| pod.going) {
         return wait(format!("{} is being replaced", pod.name));
     }
-    // It never ran, so nothing is lost with it; another attempt may be what heals it.
-    if let Some(pod) = pods.iter().find(|pod| old(pod) && !pod.ready && !pod.begun) {
+    // Nothing of it runs, so nothing is lost with it; another attempt may be what heals it.
+    if let Some(pod) = pods.iter().find(|pod| old(pod) && pod.is_down()) {
         return (Some(replace(pod)), None);
     }
     if let Some(pod) = pods.iter().find(|pod| !pod.ready && !old(pod)) {
@@ -245,6 +245,35 @@ mod tests {
         broken.workload = Some("other".to_owned());
         let healed = next(vec![pod(0, "new", state(Role::Primary)), broken]);
         assert_eq!(replaced(&healed), Some("t-shard-0-1"));
+    }
+
+    #[test]
+    fn a_revert_heals_a_server_that_began_and_ended_and_no_other() {
+        let mut ended = pod(1, "bad", View::Unknown("CrashLoopBackOff".to_owned()));
+        (ended.ready, ended.running) = (false, false);
+        let beside = |ended: &ObservedPod| {
+            let primary = pod(0, "new", state(Role::Primary));
+            next(vec![primary, ended.clone()])
+        };
+        assert_eq!(replaced(&beside(&ended)), Some("t-shard-0-1"));
+        assert_eq!(replaced(&next(vec![ended.clone()])), Some("t-shard-0-1"));
+        let running = ObservedPod {
+            running: true,
+            ..ended.clone()
+        };
+        let answers = ObservedPod {
+            view: View::Known(Box::new(samples::state())),
+            ..ended.clone()
+        };
+        let lost = ObservedPod {
+            lost_node: Some("node1".to_owned()),
+            ..ended
+        };
+        for stays in [running, answers, lost] {
+            let (step, wait) = beside(&stays);
+            assert_eq!(step, None, "{stays:?}");
+            assert!(wait.is_some(), "{stays:?}");
+        }
     }
 
     #[test]
