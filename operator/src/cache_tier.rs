@@ -332,7 +332,8 @@ async fn bring_about(ctx: &Ctx, tier: &mut CacheTier) -> Result<Progress, Error>
             .join("-");
         act::refresh(ctx, &wanted, &observed, &mounted).await?; // client
         let workload = build::workload(&wanted, servers, &plan); // pure
-        let (steps, more) = plan::steps(servers, &workload, &observed); // pure
+        let wanted_pods = (servers.sentinels, &plan.shards[..]);
+        let (steps, more) = plan::steps(wanted_pods, &workload, &observed); // pure
         waits.extend(steps.iter().map(ToString::to_string));
         waits.extend(more);
         let steps = [std::mem::take(&mut plan.steps), steps].concat();

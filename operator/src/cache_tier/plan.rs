@@ -9,7 +9,7 @@ mod roll;
 use super::{
     build::Workload,
     observe::{Observed, ObservedPod, View},
-    validate::{Refusals, Servers, ValidatedTier},
+    validate::{Refusals, ValidatedTier},
 };
 use std::fmt;
 
@@ -119,48 +119,61 @@ pub fn plan(tier: &ValidatedTier, observed: &Observed, live: &[(u32, u32)]) -> P
     plan
 }
 
-/// Fewer pods: the last ones go, and none of them may be the primary.
+/// Fewer pods: the last ones go, and none of them may be the primary. Who the only primary is must be
+/// known: one that does not answer may be another.
 fn shrink(index: u32, has: u32, wanted: u32, observed: &Observed, plan: &mut Plan) -> u32 {
-    let shard = || observed.servers.iter().filter(|pod| pod.shard == index);
-    let stays = |pod: &&ObservedPod| pod.ordinal < wanted;
-    if shard().filter(stays).any(ObservedPod::is_primary) {
+    let pods = observed.servers.iter().filter(|pod| pod.shard == index);
+    let pods: Vec<&ObservedPod> = pods.collect();
+    // What does not run is nobody's primary; it may be what is to go.
+    let mut running = pods.iter().copied().filter(|pod| !pod.is_down());
+    if let Some(why) = running.find_map(unknown) {
+        let wait = format!("no pod of shard {index} is taken away while one is not known: {why}");
+        plan.waits.push(wait);
+        return has;
+    }
+    let primaries: Vec<&&ObservedPod> = pods.iter().filter(|pod| pod.is_primary()).collect();
+    let [primary] = primaries.as_slice() else {
+        plan.waits.push(format!(
+            "shard {index} has {} primaries; no pod is taken away",
+            primaries.len()
+        ));
+        return has;
+    };
+    if primary.ordinal < wanted {
         return wanted;
     }
-    match shard().find(|pod| pod.is_primary()) {
-        Some(primary) if shard().filter(stays).any(ObservedPod::is_in_sync) => {
-            plan.waits.push(format!(
-                "{} is the primary and would go: it hands over first",
-                primary.name
-            ));
-            plan.steps.extend(roll::switch_over(primary));
-        }
-        Some(primary) => plan.waits.push(format!(
+    let mut stay = pods.iter().filter(|pod| pod.ordinal < wanted);
+    if stay.any(|pod| pod.is_in_sync()) {
+        plan.waits.push(format!(
+            "{} is the primary and would go: it hands over first",
+            primary.name
+        ));
+        plan.steps.extend(roll::switch_over(primary));
+    } else {
+        plan.waits.push(format!(
             "{} is the primary and would go: no replica that stays is in step with it",
             primary.name
-        )),
-        None => plan.waits.push(format!(
-            "no pod of shard {index} is known to be its primary, so none is taken away"
-        )),
+        ));
     }
     has
 }
 
 /// What is to be done about running pods, once the objects are written: at most one pod is taken
-/// down at a time.
+/// down at a time. `sentinels` and `shards` are the pods that there should be.
 pub fn steps(
-    servers: &Servers,
+    (sentinels, shards): (u32, &[ShardPlan]),
     workload: &Workload,
     observed: &Observed,
 ) -> (Vec<Step>, Vec<String>) {
     let mut steps = configure(workload, observed);
     let mut waits = Vec::new();
-    let (step, wait) = roll::sentinels(workload, observed);
+    let (step, wait) = roll::sentinels(sentinels, workload, observed);
     let rolled = step.is_some() || wait.is_some();
     steps.extend(step);
     waits.extend(wait);
     if !rolled {
-        for index in 0..servers.shards {
-            let (step, wait) = roll::shard(index, workload, observed);
+        for shard in shards {
+            let (step, wait) = roll::shard(shard, workload, observed);
             let busy = step.is_some() || wait.is_some();
             steps.extend(step);
             waits.extend(wait);
@@ -208,3 +221,6 @@ fn unknown(pod: &ObservedPod) -> Option<String> {
         View::Known(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

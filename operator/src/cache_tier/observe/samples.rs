@@ -1,7 +1,7 @@
 //! Pods for tests of what is decided about them.
 
 use super::{ObservedPod, View};
-use crate::instance::state::State;
+use crate::instance::state::{Follower, Role, Server, State};
 
 /// What an agent says of an instance whose server does not answer yet.
 pub fn state() -> State {
@@ -17,6 +17,23 @@ pub fn state() -> State {
         "followed": 0,
     }))
     .unwrap()
+}
+
+/// What an agent says of a server in that role: in step, or followed by two replicas.
+pub fn serving(role: Role) -> View {
+    let online = Follower {
+        online: true,
+        ..Follower::default()
+    };
+    let mut state = state();
+    state.server = Some(Server {
+        role: Some(role),
+        synced: true,
+        link_up: true,
+        replicas: vec![online; 2],
+        ..Server::default()
+    });
+    View::Known(Box::new(state))
 }
 
 /// A pod of a set, ready, and what its agent says.

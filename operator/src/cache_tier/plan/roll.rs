@@ -1,7 +1,7 @@
 //! Which pod is made anew next: replicas first, then the primary hands over, the old primary last.
 //! A pod that does not come up stops everything but its own replacement: so a revert heals. Pure.
 
-use super::{Step, unknown};
+use super::{ShardPlan, Step, unknown};
 use crate::cache_tier::{
     build::Workload,
     observe::{Observed, ObservedPod},
@@ -10,7 +10,7 @@ use crate::cache_tier::{
 type Next = (Option<Step>, Option<String>);
 
 /// Sentinels: one at a time, and only while all others are ready.
-pub(super) fn sentinels(workload: &Workload, observed: &Observed) -> Next {
+pub(super) fn sentinels(wanted: u32, workload: &Workload, observed: &Observed) -> Next {
     let old = |pod: &&ObservedPod| pod.workload.as_deref() != Some(&workload.sentinel);
     let pods = &observed.sentinels;
     if !pods.iter().any(|pod| old(&pod)) {
@@ -28,19 +28,22 @@ pub(super) fn sentinels(workload: &Workload, observed: &Observed) -> Next {
             because(pod)
         ));
     }
-    match broken.or_else(|| pods.iter().rev().find(old)) {
-        Some(pod) => (Some(replace(pod)), None),
-        None => (None, None),
+    if let Some(pod) = broken {
+        return (Some(replace(pod)), None);
     }
+    if let Some(why) = missing(wanted, pods.iter()) {
+        return wait(why);
+    }
+    (pods.iter().rev().find(old).map(replace), None)
 }
 
 /// The pods of a shard.
-pub(super) fn shard(index: u32, workload: &Workload, observed: &Observed) -> Next {
+pub(super) fn shard(shard: &ShardPlan, workload: &Workload, observed: &Observed) -> Next {
     let old = |pod: &&ObservedPod| pod.workload.as_deref() != Some(&workload.server);
     let pods: Vec<&ObservedPod> = observed
         .servers
         .iter()
-        .filter(|pod| pod.shard == index)
+        .filter(|pod| pod.shard == shard.index)
         .collect();
     if !pods.iter().any(old) {
         return (None, None);
@@ -65,7 +68,8 @@ pub(super) fn shard(index: u32, workload: &Workload, observed: &Observed) -> Nex
     let primaries: Vec<&&ObservedPod> = pods.iter().filter(|pod| pod.is_primary()).collect();
     let [primary] = primaries.as_slice() else {
         return wait(format!(
-            "shard {index} has {} primaries; nothing is replaced",
+            "shard {} has {} primaries; nothing is replaced",
+            shard.index,
             primaries.len()
         ));
     };
@@ -79,9 +83,16 @@ pub(super) fn shard(index: u32, workload: &Workload, observed: &Observed) -> Nex
         .iter()
         .rev()
         .filter(|pod| old(pod) && !pod.is_primary());
-    // One that does not serve goes first.
-    if let Some(replica) = outdated.min_by_key(|pod| pod.ready) {
-        if replica.ready && !all_follow {
+    let outdated = outdated.min_by_key(|pod| pod.ready);
+    // One that does not serve goes first: it may be what keeps another from being made.
+    if let Some(replica) = outdated.filter(|pod| !pod.ready) {
+        return (Some(replace(replica)), None);
+    }
+    if let Some(why) = missing(shard.pods, pods.iter().copied()) {
+        return wait(why);
+    }
+    if let Some(replica) = outdated {
+        if !all_follow {
             return wait(format!(
                 "{} does not see all of its replicas in step yet",
                 primary.name
@@ -117,6 +128,18 @@ fn replace(pod: &ObservedPod) -> Step {
     }
 }
 
+/// A pod that its set should have made: while it is not there, one less may be taken from those
+/// that serve. A set makes what is missing as it is wanted now, so what is old is not in its way.
+fn missing<'a>(wanted: u32, pods: impl Iterator<Item = &'a ObservedPod>) -> Option<String> {
+    let pods: Vec<&ObservedPod> = pods.collect();
+    let (set, _) = pods.first()?.name.rsplit_once('-')?;
+    let is_missing = |ordinal: &u32| pods.iter().all(|pod| pod.ordinal != *ordinal);
+    let ordinal = (0..wanted).find(is_missing)?;
+    Some(format!(
+        "{set}-{ordinal} is not there; kubectl describe statefulset {set} says why"
+    ))
+}
+
 fn because(pod: &ObservedPod) -> String {
     let trouble = pod.trouble.as_ref();
     trouble.map_or_else(String::new, |why| format!(" ({why})"))
@@ -130,28 +153,12 @@ fn wait(why: String) -> Next {
 mod tests {
     use super::*;
     use crate::{
-        cache_tier::observe::{View, samples},
-        instance::state::{Follower, Role, Server},
+        cache_tier::observe::{
+            View,
+            samples::{self, serving as state},
+        },
+        instance::state::Role,
     };
-
-    fn state(role: Role) -> View {
-        let mut state = samples::state();
-        state.server = Some(Server {
-            role: Some(role),
-            synced: true,
-            link_up: true,
-            replicas: vec![online(); 2],
-            ..Server::default()
-        });
-        View::Known(Box::new(state))
-    }
-
-    fn online() -> Follower {
-        Follower {
-            online: true,
-            ..Follower::default()
-        }
-    }
 
     fn pod(ordinal: u32, workload: &str, view: View) -> ObservedPod {
         ObservedPod {
@@ -161,6 +168,11 @@ mod tests {
     }
 
     fn next(servers: Vec<ObservedPod>) -> Next {
+        let wanted = servers.len();
+        next_of(u32::try_from(wanted).unwrap(), servers)
+    }
+
+    fn next_of(pods: u32, servers: Vec<ObservedPod>) -> Next {
         let workload = Workload {
             server: "new".to_owned(),
             sentinel: "new".to_owned(),
@@ -169,7 +181,7 @@ mod tests {
             servers,
             ..Observed::default()
         };
-        shard(0, &workload, &observed)
+        shard(&ShardPlan { index: 0, pods }, &workload, &observed)
     }
 
     fn replaced(next: &Next) -> Option<&str> {
@@ -277,6 +289,26 @@ mod tests {
     }
 
     #[test]
+    fn nothing_that_serves_is_taken_away_while_a_pod_is_missing() {
+        let (primary, replica) = (|| state(Role::Primary), || state(Role::Replica));
+        for pods in [
+            vec![pod(0, "old", primary()), pod(2, "old", replica())],
+            vec![pod(0, "old", primary()), pod(2, "new", replica())],
+            vec![pod(0, "old", primary())],
+        ] {
+            let (step, wait) = next_of(3, pods);
+            assert_eq!(step, None);
+            let wait = wait.unwrap();
+            assert!(wait.starts_with("t-shard-0-1 is not there"), "{wait}");
+        }
+        // One that does not serve may be what is in the way.
+        let mut idle = pod(2, "old", replica());
+        idle.ready = false;
+        let next = next_of(3, vec![pod(0, "old", primary()), idle]);
+        assert_eq!(replaced(&next), Some("t-shard-0-2"));
+    }
+
+    #[test]
     fn a_primary_without_a_replica_in_step_stays() {
         let View::Known(mut behind) = state(Role::Replica) else {
             panic!("known")
@@ -297,7 +329,7 @@ mod tests {
             let View::Known(mut primary) = state(Role::Primary) else {
                 panic!("known")
             };
-            primary.server.as_mut().unwrap().replicas = vec![online(); count];
+            primary.server.as_mut().unwrap().replicas.truncate(count);
             next(vec![
                 pod(0, "old", state(Role::Replica)),
                 pod(1, "old", View::Known(primary)),
