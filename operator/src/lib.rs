@@ -14,6 +14,7 @@ pub mod client;
 pub mod conditions;
 pub mod context;
 pub mod demo;
+pub mod failure;
 pub mod fingerprint;
 pub mod injector;
 pub mod install;

@@ -316,7 +316,6 @@ where
 fn cache_tiers(ctx: &Arc<Ctx>, scope: Option<&str>) -> impl Future<Output = ()> + use<> {
     let (store, tiers) = reflected(ctx, scope, cache_tier::gone);
     let (users, sharers) = (store.clone(), store.clone());
-    let policies = watch::events(&ctx.watches, api::<Policy>(ctx, scope), scope, any());
     let namespaces = Api::<PartialObjectMeta<Namespace>>::all(ctx.client.clone());
     let namespaces = watch::events(&ctx.watches, namespaces, None, any());
     // Apps' pods may carry the label of a tier too; they are not its servers.
@@ -350,7 +349,6 @@ fn cache_tiers(ctx: &Arc<Ctx>, scope: Option<&str>) -> impl Future<Output = ()> 
             let users = users_of(&users, &secret);
             users.into_iter().chain(tier_behind(secret))
         })
-        .watches_stream(policies.touched_objects(), tier_of)
         .watches_stream(namespaces.touched_objects(), move |namespace| {
             sharing_with(&sharers, &namespace.name_any())
         })
@@ -444,11 +442,4 @@ fn users_of(store: &Store<Guarded>, secret: &PartialObjectMeta<Secret>) -> Vec<O
         })
         .map(|tier| ObjectRef::from_obj(tier.as_ref()))
         .collect()
-}
-
-/// The tier that a session policy names.
-fn tier_of(policy: Policy) -> Option<ObjectRef<Guarded>> {
-    let namespace = policy.namespace()?;
-    let tier = policy.0.ok()?.spec.cache_tier_ref.name;
-    Some(ObjectRef::new(&tier).within(&namespace))
 }

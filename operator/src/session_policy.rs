@@ -1,5 +1,5 @@
-//! The controller of `SessionPolicy`: dereference → judge → status. It makes no objects of its
-//! own; the tier's controller compiles what sidecars read.
+//! The controller of `SessionPolicy`: dereference → judge → status. It makes no objects. A failure
+//! becomes a condition before it becomes a retry.
 
 pub mod judge;
 
@@ -15,7 +15,7 @@ use crate::{
     claim::ClaimError,
     conditions::{self, Fact},
     context::Ctx,
-    report, unreadable,
+    failure, report, unreadable,
     write_status::write_status,
 };
 
@@ -82,6 +82,7 @@ fn key(object: &Guarded) -> String {
 
 async fn converge(object: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let key = key(object);
     let failed = |verb, kind: &str, name: &str| {
         let (kind, name, namespace) = (kind.to_owned(), name.to_owned(), namespace.clone());
         move |source| ApiError {
@@ -94,49 +95,74 @@ async fn converge(object: &Guarded, ctx: &Ctx) -> Result<Action, Error> {
     };
     let policies: Api<Guarded> = Api::namespaced(ctx.client.clone(), &namespace);
     let listed = policies.list(&ListParams::default()).await;
-    let listed = listed.map_err(failed("list", "SessionPolicy", ""))?;
+    let listed = match listed.map_err(failed("list", "SessionPolicy", "")) {
+        Ok(listed) => listed,
+        // Said of what was watched: nothing newer is known.
+        Err(error) => return Err(told(ctx, &key, object, error.into()).await),
+    };
     let there =
-        |policy: &Guarded| policy.name_any() == name && policy.meta().deletion_timestamp.is_none();
-    if !listed.items.iter().any(there) {
+        |policy: &&Guarded| policy.name_any() == name && policy.meta().deletion_timestamp.is_none();
+    let Some(found) = listed.items.iter().find(there) else {
         gone(ctx, object);
         return Ok(Action::await_change());
+    };
+    if let Err(error) = ctx.hold(&namespace).await {
+        return Err(told(ctx, &key, found, error.into()).await);
     }
-    ctx.hold(&namespace).await?;
-    let mut readable = Vec::new();
-    for policy in listed.items {
-        match policy.0 {
-            Ok(policy) => readable.push(policy),
-            Err(invalid) if invalid.metadata.name.as_deref() == Some(&name) => {
-                let validator = Validator::session_policy;
-                unreadable::tell::<SessionPolicy>(&ctx.client, &invalid, validator).await?;
-                return Ok(Action::requeue(SAFETY));
-            }
-            Err(_) => {}
+    let policy = match &found.0 {
+        Ok(policy) => policy,
+        Err(invalid) => {
+            let validator = Validator::session_policy;
+            unreadable::tell::<SessionPolicy>(&ctx.client, invalid, validator).await?;
+            return Ok(Action::requeue(SAFETY));
         }
-    }
-    let Some(policy) = readable.iter().find(|policy| policy.name_any() == name) else {
-        return Ok(Action::await_change());
     };
     let tier_name = &policy.spec.cache_tier_ref.name;
     let tiers: Api<DeserializeGuard<CacheTier>> = Api::namespaced(ctx.client.clone(), &namespace);
-    let tier = tiers
-        .get_opt(tier_name)
-        .await
-        .map_err(failed("get", "CacheTier", tier_name))?;
+    let tier = tiers.get_opt(tier_name).await;
+    let tier = match tier.map_err(failed("get", "CacheTier", tier_name)) {
+        Ok(tier) => tier,
+        Err(error) => return Err(told(ctx, &key, found, error.into()).await),
+    };
+    let readable = listed.items.iter();
     let found = Found {
         tier: tier.map(|tier| tier.0.map_err(|invalid| invalid.error)),
         others: readable
-            .iter()
+            .filter_map(|other| other.0.as_ref().ok())
             .filter(|other| other.name_any() != name)
             .filter(|other| other.spec.cache_tier_ref.name == *tier_name)
             .collect(),
     };
     let facts = judge::facts(policy, &found);
-    write(ctx, policy, facts).await?;
+    write(ctx, policy, facts, &[]).await?;
     Ok(Action::requeue(SAFETY))
 }
 
-async fn write(ctx: &Ctx, policy: &SessionPolicy, facts: Vec<Fact>) -> Result<(), ApiError> {
+/// Says what is in the way, and gives it back: the first cause is the one that is returned.
+async fn told(ctx: &Ctx, key: &str, policy: &Guarded, error: Error) -> Error {
+    let Ok(policy) = &policy.0 else { return error };
+    let before = policy.status.clone().unwrap_or_default();
+    let settled = before.observed_generation == policy.metadata.generation;
+    let facts = match &error {
+        Error::Claim(error) if !ctx.claims.tells(key, error) => None,
+        Error::Claim(error) => Some(failure::of_claim(error, settled)),
+        Error::Api(error) => Some(failure::of_call(error, settled)),
+    };
+    if let Some(facts) = facts {
+        let others = before.conditions.iter().map(|one| one.type_.as_str());
+        let others: Vec<&str> = others.collect();
+        let _ = write(ctx, policy, facts, &others).await;
+    }
+    error
+}
+
+/// Writes what was found. `keep` names conditions that stand as they were.
+async fn write(
+    ctx: &Ctx,
+    policy: &SessionPolicy,
+    facts: Vec<Fact>,
+    keep: &[&str],
+) -> Result<(), ApiError> {
     let before = policy.status.clone().unwrap_or_default();
     let generation = policy.metadata.generation;
     let status = Status {
@@ -144,7 +170,7 @@ async fn write(ctx: &Ctx, policy: &SessionPolicy, facts: Vec<Fact>) -> Result<()
         conditions: conditions::merge(
             &before.conditions,
             facts,
-            &[],
+            keep,
             generation,
             &conditions::now(),
         ),

@@ -3,7 +3,7 @@
 
 use e2e::{
     environment::available,
-    kubernetes::{ApiServer, eventually, new_namespace},
+    kubernetes::{ApiServer, Fault, FaultProxy, Verb, eventually, new_namespace},
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp};
 use kube::{Client, api::DeleteParams};
@@ -117,4 +117,45 @@ async fn a_claim_that_was_forged_in_one_namespace_stops_nothing_elsewhere_and_is
         .await
         .unwrap();
     condition(&client, there, ("Ready", "True", "")).await;
+}
+
+#[tokio::test]
+async fn a_claim_or_a_tier_that_may_not_be_had_is_a_condition_of_tier_and_policy() {
+    let name = "a_claim_or_a_tier_that_may_not_be_had_is_a_condition_of_tier_and_policy";
+    let Some(plane) = available(name, ApiServer::shared()) else {
+        return;
+    };
+    let client = plane.client().await;
+    let namespace = new_namespace(&client, "unclaimed").await;
+    let proxy = FaultProxy::start(plane.access());
+    proxy.fail(Verb::Write, "/leases", Fault::Answer(403), 100, ALL);
+    let _operator = Operator::start(proxy.access(), &namespace, ALL).await;
+    tier(&client, &namespace, "t", json!({"topology": "None"})).await;
+    let spec = json!({"spec": {"cacheTierRef": {"name": "t"}}});
+    apply(&client, &namespace, "SessionPolicy", "p", spec).await;
+    let subjects = [
+        (namespace.as_str(), "CacheTier", "t"),
+        (namespace.as_str(), "SessionPolicy", "p"),
+    ];
+    for subject in subjects {
+        let message = condition(&client, subject, ("Ready", "False", "Forbidden")).await;
+        assert!(message.contains("create Lease"), "{message}");
+        condition(&client, subject, ("Reconciling", "True", "Forbidden")).await;
+    }
+    proxy.heal();
+    for subject in subjects {
+        condition(&client, subject, ("Ready", "True", "")).await;
+        condition(&client, subject, ("Reconciling", "False", "")).await;
+    }
+    // A policy whose tier cannot be read says so, and what was known of it stands.
+    let path = "/cachetiers/t";
+    proxy.fail(Verb::Read, path, Fault::Answer(403), 100, ALL);
+    let touch = json!({"metadata": {"annotations": {"round": "1"}}, "spec": {"cacheTierRef": {"name": "t"}}});
+    apply(&client, &namespace, "SessionPolicy", "p", touch).await;
+    let [_, policy] = subjects;
+    let message = condition(&client, policy, ("Ready", "False", "Forbidden")).await;
+    assert!(message.contains("get CacheTier"), "{message}");
+    condition(&client, policy, ("Bound", "True", "Bound")).await;
+    proxy.heal();
+    condition(&client, policy, ("Ready", "True", "")).await;
 }

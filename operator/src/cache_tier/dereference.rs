@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crds::{CacheTier, SessionPolicy, manifest::Secret, secrets_named};
+use crds::{CacheTier, manifest::Secret, secrets_named};
 use k8s_openapi::api::{
     apps::v1::StatefulSet,
     core::v1::{Namespace, Secret as ApiSecret},
@@ -21,8 +21,6 @@ use crate::{api_error::ApiError, apply::Owner, context::Ctx};
 pub struct Found {
     /// The Secrets that it names and that are there.
     pub secrets: BTreeMap<String, Secret>,
-    /// The session policies that name it.
-    pub sessions: Vec<SessionPolicy>,
     /// Whether each of the namespaces that it allows agrees.
     pub namespaces: Vec<(String, Consent)>,
     /// The sets of its servers and Sentinels, by name. Those of a former tier of the same name, on
@@ -77,7 +75,6 @@ pub async fn dereference(ctx: &Ctx, tier: &CacheTier) -> Result<Found, ApiError>
             found.secrets.insert(name.to_owned(), Secret::of(&secret));
         }
     }
-    found.sessions = sessions(ctx, &namespace, &names.tier).await?;
     for other in &tier.spec.allowed_namespaces {
         if *other != namespace {
             let consent = consent(ctx, other, &namespace).await;
@@ -115,26 +112,6 @@ async fn secret(ctx: &Ctx, namespace: &str, name: &str) -> Result<Option<ApiSecr
         name: name.to_owned(),
         source,
     })
-}
-
-async fn sessions(ctx: &Ctx, namespace: &str, tier: &str) -> Result<Vec<SessionPolicy>, ApiError> {
-    let api: Api<kube::core::DeserializeGuard<SessionPolicy>> =
-        Api::namespaced(ctx.client.clone(), namespace);
-    let listed = api.list(&ListParams::default()).await;
-    let listed = listed.map_err(|source| ApiError {
-        verb: "list",
-        kind: "SessionPolicy".to_owned(),
-        namespace: namespace.to_owned(),
-        name: String::new(),
-        source,
-    })?;
-    // One that does not fit its schema says so in its own status.
-    Ok(listed
-        .items
-        .into_iter()
-        .filter_map(|policy| policy.0.ok())
-        .filter(|policy| policy.spec.cache_tier_ref.name == tier)
-        .collect())
 }
 
 async fn sets(

@@ -20,12 +20,11 @@ use super::{
     validate::{Refusals, ValidatedTier},
 };
 use crate::{
-    api_error::{ApiError, Category},
+    api_error::ApiError,
     apply::ApplyError,
-    claim::ClaimError,
     conditions::{self, Fact, now, type_},
     context::Ctx,
-    report,
+    failure, report,
     write_status::write_status,
 };
 
@@ -169,37 +168,24 @@ fn of_failure(
     now: &str,
 ) -> CacheTierStatus {
     let message = error.to_string();
-    let mut facts = Vec::new();
-    match error {
+    let settled = before.observed_generation == tier.metadata.generation;
+    let facts = match error {
         Error::Refused(Refusals { reason, .. }) => {
-            facts.extend(stalled(reason, message));
+            let mut facts = failure::stalled(reason, message);
             facts.extend(unseen(&before.conditions));
+            facts
         }
-        Error::Apply(ApplyError::NotOurs { .. }) => facts.extend(stalled("NameTaken", message)),
-        Error::Claim(ClaimError::Taken { .. }) => {
-            facts.extend(stalled("OtherInstallation", message));
+        Error::Apply(ApplyError::NotOurs { .. }) => failure::stalled("NameTaken", message),
+        Error::Apply(ApplyError::Former { .. }) => vec![
+            Fact::fails(type_::READY, "FormerTier", message.clone()),
+            Fact::holds(type_::RECONCILING, "FormerTier", message),
+            Fact::fails(type_::STALLED, "Retrying", ""),
+        ],
+        Error::Claim(error) => failure::of_claim(error, settled),
+        Error::Api(error) | Error::Apply(ApplyError::Api(error)) => {
+            failure::of_call(error, settled)
         }
-        Error::Apply(ApplyError::Former { .. }) => {
-            facts.push(Fact::fails(type_::READY, "FormerTier", message.clone()));
-            facts.push(Fact::holds(type_::RECONCILING, "FormerTier", message));
-            facts.push(Fact::fails(type_::STALLED, "Retrying", ""));
-        }
-        // It is tried again, and refused again until somebody changes something.
-        error if error.api().map(ApiError::category) == Some(Category::Refused) => {
-            facts.extend(stalled("ApiRefused", message));
-        }
-        error => {
-            let reason = reason(error);
-            // A hiccup of the API server is not one of the tier: Ready stays as it was, unless
-            // it speaks of another generation.
-            let settled = before.observed_generation == tier.metadata.generation;
-            if reason == "Forbidden" || !settled {
-                facts.push(Fact::fails(type_::READY, reason, message.clone()));
-            }
-            facts.push(Fact::holds(type_::RECONCILING, reason, message));
-            facts.push(Fact::fails(type_::STALLED, "Retrying", ""));
-        }
-    }
+    };
     let mut status = CacheTierStatus {
         observed_generation: tier.metadata.generation,
         conditions: conditions::merge(
@@ -260,27 +246,6 @@ fn of_swept(
         conditions,
         shared_with,
         ..before.clone()
-    }
-}
-
-/// Nothing goes on until somebody changes something.
-fn stalled(reason: &'static str, message: String) -> [Fact; 3] {
-    [
-        Fact::fails(type_::READY, reason, message.clone()),
-        Fact::fails(type_::RECONCILING, reason, ""),
-        Fact::holds(type_::STALLED, reason, message),
-    ]
-}
-
-/// The reason of a failed call.
-pub(super) fn reason(error: &Error) -> &'static str {
-    match error.api().map(ApiError::category) {
-        Some(Category::Forbidden) => "Forbidden",
-        Some(Category::Refused) => "ApiRefused",
-        Some(Category::Conflict) => "Conflict",
-        Some(Category::Gone) => "NotFound",
-        Some(Category::Busy) => "ApiServerBusy",
-        Some(Category::Unreachable) | None => "ApiServerUnreachable",
     }
 }
 
