@@ -110,19 +110,21 @@ pub fn merge(
     let mut merged: Vec<Condition> = facts
         .into_iter()
         .map(|fact| {
-            let old = before.iter().find(|old| old.type_ == fact.type_);
-            let since = match old {
-                Some(old) if old.status == fact.status => old.last_transition_time.clone(),
-                _ => now.to_owned(),
-            };
-            Condition {
+            let mut condition = Condition {
                 type_: fact.type_.to_owned(),
                 status: fact.status,
                 observed_generation: generation,
-                last_transition_time: since,
+                last_transition_time: now.to_owned(),
                 reason: fact.reason.to_owned(),
                 message: shortened(fact.message),
+            };
+            let old = before.iter().find(|old| old.type_ == fact.type_);
+            if let Some(old) = old.filter(|old| !is_turn(old, &condition)) {
+                condition
+                    .last_transition_time
+                    .clone_from(&old.last_transition_time);
             }
+            condition
         })
         .collect();
     for type_ in keep {
@@ -132,6 +134,13 @@ pub fn merge(
         }
     }
     merged
+}
+
+/// Whether a condition turned. Each loss of data is one of its own: another sentence tells of
+/// another, although the condition held before.
+pub fn is_turn(old: &Condition, new: &Condition) -> bool {
+    let another = new.type_ == type_::DATA_LOST && old.message != new.message;
+    old.status != new.status || another
 }
 
 /// The schema allows 32768 characters; nobody reads as many.
@@ -174,6 +183,18 @@ mod tests {
             "t3",
         );
         assert_eq!(third[0].last_transition_time, "t3");
+    }
+
+    #[test]
+    fn each_loss_of_data_has_its_own_time() {
+        let merged = |before: &[Condition], why: &str, now: &str| {
+            let fact = Fact::holds(type_::DATA_LOST, "DataLost", why);
+            merge(before, vec![fact], &[], Some(1), now)
+        };
+        let first = merged(&[], "at 1", "t1");
+        assert_eq!(merged(&first, "at 1", "t2"), first);
+        let second = merged(&first, "at 2", "t2");
+        assert_eq!(second[0].last_transition_time, "t2");
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! Tells people what changed: an event and a line in the log for each condition that is new or
-//! has another status or reason, and nothing when all stays as it was.
+//! Tells people what changed: an event and a line in the log for each condition that is new, turned
+//! or has another reason, and nothing when all stays as it was.
 
 use crds::condition::{Condition, ConditionStatus};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube_runtime::events::{Event, EventType, Recorder};
 
-use crate::conditions::type_;
+use crate::conditions::{is_turn, type_};
 
 /// Conditions that are good news when they do not hold.
 const ABNORMAL: [&str; 7] = [
@@ -63,7 +63,7 @@ pub async fn changes(
 fn worth(before: &[Condition], condition: &Condition) -> bool {
     match before.iter().find(|old| old.type_ == condition.type_) {
         Some(old) => {
-            (old.status, &old.reason) != (condition.status, &condition.reason)
+            (is_turn(old, condition) || old.reason != condition.reason)
                 // Progress is in the status; each of its steps as an event would be noise.
                 && condition.type_ != type_::RECONCILING
         }
@@ -78,4 +78,29 @@ fn good(condition: &Condition) -> bool {
         ConditionStatus::True
     };
     condition.status == normal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conditions::{Fact, merge};
+
+    #[test]
+    fn a_further_loss_of_data_is_told_and_the_same_is_not() {
+        let told = |why: &str| {
+            let facts = vec![
+                Fact::holds(type_::DATA_LOST, "DataLost", why),
+                Fact::fails(type_::READY, "NoPrimary", why),
+            ];
+            merge(&[], facts, &[], Some(1), "t1")
+        };
+        let worthy = |before: &[Condition], after: &[Condition]| -> Vec<String> {
+            let worthy = after.iter().filter(|one| worth(before, one));
+            worthy.map(|one| one.type_.clone()).collect()
+        };
+        let first = told("at 1");
+        assert_eq!(worthy(&[], &first), ["DataLost", "Ready"]);
+        assert_eq!(worthy(&first, &told("at 1")), [""; 0]);
+        assert_eq!(worthy(&first, &told("at 2")), ["DataLost"]);
+    }
 }

@@ -126,7 +126,7 @@ fn of_progress(
     now: &str,
 ) -> CacheTierStatus {
     let wanted = &progress.tier;
-    let facts = judge::facts(progress);
+    let facts = judge::facts(progress, &before.conditions);
     let kept: &[&str] = match progress.visited {
         Visited::NotYet => &[
             type_::DATA_LOST,

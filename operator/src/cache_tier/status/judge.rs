@@ -1,6 +1,6 @@
 //! What the findings of a reconcile mean as conditions. Pure.
 
-use crds::condition::{ReplicaState, ReplicaStatus, SidecarsStatus};
+use crds::condition::{Condition, ReplicaState, ReplicaStatus, SidecarsStatus};
 
 use super::topology;
 use crate::{
@@ -17,8 +17,8 @@ use crate::{
 /// A replica that is further behind is not in step.
 const NEAR: i64 = 1 << 20;
 
-/// The conditions of a tier whose objects were written.
-pub(super) fn facts(progress: &Progress) -> Vec<Fact> {
+/// The conditions of a tier whose objects were written. `before` is what the status says.
+pub(super) fn facts(progress: &Progress, before: &[Condition]) -> Vec<Fact> {
     let mut facts = Vec::new();
     let topology = progress
         .tier
@@ -42,7 +42,7 @@ pub(super) fn facts(progress: &Progress) -> Vec<Fact> {
                 .map(|held| credentials(&progress.observed, held)),
         );
         facts.extend(storage(progress));
-        facts.extend(lost(progress));
+        facts.extend(lost(&progress.observed, before));
     }
     if matches!(progress.tier.behind, Behind::External(_)) {
         facts.extend(external(&progress.visited));
@@ -276,20 +276,24 @@ fn credentials(observed: &Observed, held: &Held) -> Fact {
     Fact::holds(type_::CREDENTIALS_ROTATED, "Current", "")
 }
 
-fn lost(progress: &Progress) -> Option<Fact> {
-    let losses: Vec<String> = progress
-        .observed
-        .servers
-        .iter()
+/// Losses of which agents tell, if one is new. Else what was told stands: neither a pod that does
+/// not answer for a moment nor one that started anew takes it back.
+fn lost(observed: &Observed, before: &[Condition]) -> Option<Fact> {
+    let told = before.iter().find(|old| old.type_ == type_::DATA_LOST);
+    let told = told.map_or("", |told| told.message.as_str());
+    let pods = observed.servers.iter();
+    let losses: Vec<String> = pods
         .filter_map(|pod| {
-            Some(format!(
-                "{}: {}",
-                pod.name,
-                pod.state()?.data_lost.as_ref()?
-            ))
+            let why = pod.state()?.data_lost.as_ref()?;
+            Some(format!("{}: {why}", pod.name))
         })
         .collect();
-    (!losses.is_empty()).then(|| Fact::holds(type_::DATA_LOST, "DataLost", losses.join("; ")))
+    let message = if losses.iter().all(|loss| told.contains(loss.as_str())) {
+        told.to_owned()
+    } else {
+        losses.join("; ")
+    };
+    (!message.is_empty()).then(|| Fact::holds(type_::DATA_LOST, "DataLost", message))
 }
 
 fn rules(warnings: &[String]) -> Fact {

@@ -6,7 +6,7 @@ use crate::{
         observe::{View, samples},
         passwords::User,
     },
-    user,
+    conditions, user,
 };
 
 fn judged(servers: &[Option<&str>], sentinels: &[Option<&str>], overlap: bool) -> Fact {
@@ -99,4 +99,30 @@ fn a_lag_is_written_anew_when_it_has_doubled_or_halved() {
     assert_eq!(lag(7 * MIB, Some(3 * MIB)), 7 * MIB);
     assert_eq!(lag(MIB, Some(3 * MIB)), MIB);
     assert_eq!(lag(10, Some(3 * MIB)), 0);
+}
+
+#[test]
+fn a_loss_is_told_once_and_a_further_one_again() {
+    let pod = |ordinal, loss: Option<&str>| {
+        let mut state = samples::state();
+        state.data_lost = loss.map(str::to_owned);
+        samples::pod("shard", ordinal, View::Known(Box::new(state)))
+    };
+    let told = |servers, before: &[Condition]| {
+        let observed = Observed {
+            servers,
+            ..Observed::default()
+        };
+        lost(&observed, before)
+    };
+    assert_eq!(told(vec![pod(0, None)], &[]), None);
+    let first = told(vec![pod(0, Some("at 1")), pod(1, None)], &[]).unwrap();
+    assert_eq!(first.message, "shard-0: at 1");
+    let before = conditions::merge(&[], vec![first.clone()], &[], Some(1), "t1");
+    for same in [Some("at 1"), None] {
+        let again = told(vec![pod(0, same), pod(1, None)], &before);
+        assert_eq!(again, Some(first.clone()));
+    }
+    let further = told(vec![pod(0, Some("at 1")), pod(1, Some("at 2"))], &before);
+    assert_eq!(further.unwrap().message, "shard-0: at 1; shard-1: at 2");
 }
