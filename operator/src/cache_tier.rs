@@ -31,7 +31,7 @@ use self::{
     apply::Written,
     dereference::Found as Referred,
     observe::{Observed, ObservedPod},
-    passwords::Passwords,
+    passwords::{Decided, Passwords},
     sharing::Sharing,
     validate::{Refusals, Servers, ValidatedTier},
 };
@@ -88,6 +88,8 @@ pub struct Held {
     pub generation: String,
     /// Whether old ones are still accepted beside them.
     pub overlap: bool,
+    /// Whether others are wanted already, which wait until every server has these.
+    pub postponed: bool,
 }
 
 /// What the Redis behind a tier says to a visitor.
@@ -314,19 +316,19 @@ async fn bring_about(ctx: &Ctx, tier: &mut CacheTier) -> Result<Progress, Error>
     }
     let mut plan = plan::plan(&wanted, &observed, &found.shards()); // pure
     let held = match wanted.servers() {
-        Some(servers) => Some(hold_passwords(ctx, tier, &wanted, servers, &found).await?), // client
+        Some(servers) => {
+            let seen = (&found, &observed);
+            Some(hold_passwords(ctx, tier, &wanted, servers, seen).await?) // client
+        }
         None => None,
     };
-    let passwords = held.as_ref().map(|(passwords, _)| passwords);
+    let passwords = held.as_ref().map(|(passwords, ..)| passwords);
     let resources = build::build(&wanted, &plan, passwords); // pure
     let written = Box::pin(apply::apply(ctx, &wanted, sharing, resources)).await?; // client
     let mut waits = std::mem::take(&mut plan.waits);
     let mut credentials = None;
-    if let (Some(servers), Some((passwords, version))) = (wanted.servers(), &held) {
-        credentials = Some(Held {
-            generation: passwords.generation(servers.open),
-            overlap: passwords.overlap(),
-        });
+    if let (Some(servers), Some((passwords, held, version))) = (wanted.servers(), &held) {
+        credentials = Some(held.clone());
         let mounted = [&written.mounted[..], version.as_slice()]
             .concat()
             .join("-");
@@ -380,12 +382,22 @@ async fn hold_passwords(
     tier: &CacheTier,
     wanted: &ValidatedTier,
     servers: &Servers,
-    found: &Referred,
-) -> Result<(Passwords, Vec<String>), ApplyError> {
+    (found, observed): (&Referred, &Observed),
+) -> Result<(Passwords, Held, Vec<String>), ApplyError> {
     let wish = passwords::wish(tier);
-    let (passwords, write) = passwords::decide(servers, found, wish, &random::password);
-    let version = apply::write_passwords(ctx, wanted, found.auth.as_ref(), write, wish).await?;
-    Ok((passwords, version.into_iter().collect()))
+    let Decided {
+        passwords,
+        write,
+        postponed,
+    } = passwords::decide(servers, (found, observed), wish, &random::password);
+    let obeyed = wish.filter(|_| !postponed);
+    let version = apply::write_passwords(ctx, wanted, found.auth.as_ref(), write, obeyed).await?;
+    let held = Held {
+        generation: passwords.generation(servers.open),
+        overlap: passwords.overlap(),
+        postponed,
+    };
+    Ok((passwords, held, version.into_iter().collect()))
 }
 
 async fn read(ctx: &Ctx, namespace: &str, name: &str) -> Result<Option<Guarded>, ApiError> {

@@ -80,6 +80,17 @@ pub enum View {
     Unknown(String),
 }
 
+// === impl Observed ===
+
+impl Observed {
+    /// Servers and Sentinels that are not known to accept the passwords of that word.
+    pub fn without(&self, generation: &str) -> impl Iterator<Item = &ObservedPod> {
+        let word = |pod: &ObservedPod| pod.state()?.credential_generation.clone();
+        let all = self.servers.iter().chain(&self.sentinels);
+        all.filter(move |pod| word(pod).as_deref() != Some(generation))
+    }
+}
+
 // === impl ObservedPod ===
 
 impl ObservedPod {

@@ -4,6 +4,9 @@
 //! (`dereference` fails before). Where a Secret was deleted under servers that run, the passwords
 //! that apps use are taken from the copies that they read, so nobody is locked out; operator and
 //! replicas get new ones, which the agents read from the mounted files.
+//!
+//! There are two slots: a change ends the passwords before the ones that it replaces. While a server
+//! is not known to accept the present ones, somebody may still need those, and the next change waits.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -11,7 +14,11 @@ use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::ResourceExt as _;
 use policy::names::{self, secret_file};
 
-use super::{dereference::Found, validate::Servers};
+use super::{
+    dereference::Found,
+    observe::{Observed, ObservedPod},
+    validate::Servers,
+};
 use crate::user;
 pub use crate::user::User;
 
@@ -83,46 +90,75 @@ impl Passwords {
     }
 }
 
-/// The passwords to use, and what that means for the Secret. `rotate` is the tier's wish for new
-/// ones, where it differs from the one obeyed last.
+/// What was decided.
+pub struct Decided {
+    /// The passwords to use.
+    pub passwords: Passwords,
+    /// What that means for the Secret.
+    pub write: Write,
+    /// Whether others are wanted already, and wait.
+    pub postponed: bool,
+}
+
+/// The passwords to use. `rotate` is the tier's wish for new ones, where it differs from the one
+/// obeyed last.
 pub fn decide(
     wanted: &Servers,
-    found: &Found,
+    (found, observed): (&Found, &Observed),
     rotate: Option<&str>,
     generate: Generate<'_>,
-) -> (Passwords, Write) {
-    let obeyed = found
-        .auth
-        .as_ref()
-        .and_then(|secret| secret.annotations().get(ROTATED));
-    let rotate = found.auth.is_some() && rotate.is_some() && rotate != obeyed.map(String::as_str);
-    let mut passwords = BTreeMap::new();
-    for user in User::ALL {
-        let mut slots = known(user, found).unwrap_or_else(|| Slots {
+) -> Decided {
+    let auth = found.auth.as_ref();
+    let obeyed = auth.and_then(|secret| secret.annotations().get(ROTATED));
+    let rotate = auth.is_some() && rotate.is_some() && rotate != obeyed.map(String::as_str);
+    let held = User::ALL.map(|user| {
+        let slots = known(user, found).unwrap_or_else(|| Slots {
             current: generate(),
             previous: None,
         });
-        let next = match (user, &wanted.given_password) {
-            (User::Default, Some(given)) => Some(given.clone()),
-            _ if rotate => Some(generate()),
-            _ => None,
-        };
-        if let Some(next) = next.filter(|next| *next != slots.current) {
-            slots = Slots {
-                previous: found.auth.is_some().then_some(slots.current),
-                current: next,
+        (user, slots)
+    });
+    let mut passwords = Passwords(held.into_iter().collect());
+    let given = wanted.given_password.as_ref();
+    let changes =
+        rotate || given.is_some_and(|given| *given != passwords.of(User::Default).current);
+    let postponed = changes && passwords.overlap() && {
+        let generation = passwords.generation(wanted.open);
+        observed.without(&generation).any(is_behind)
+    };
+    if changes && !postponed {
+        for (user, slots) in &mut passwords.0 {
+            let next = match (user, given) {
+                (User::Default, Some(given)) => given.clone(),
+                _ if rotate => generate(),
+                _ => continue,
             };
+            if next != slots.current {
+                let before = std::mem::replace(&mut slots.current, next);
+                slots.previous = auth.is_some().then_some(before);
+            }
         }
-        passwords.insert(user, slots);
     }
-    let passwords = Passwords(passwords);
     let data = passwords.data();
-    let write = match &found.auth {
+    let write = match auth {
         None => Write::Create(data),
         Some(secret) if secret.data.as_ref() == Some(&data) => Write::Nothing,
         Some(_) => Write::Replace(data),
     };
-    (passwords, write)
+    Decided {
+        passwords,
+        write,
+        postponed,
+    }
+}
+
+/// Whether somebody may need a pod to go on with older passwords than the present ones. One that does
+/// not run reads all when it starts; one that refuses the present ones needs others.
+fn is_behind(pod: &ObservedPod) -> bool {
+    let refuses = pod
+        .state()
+        .is_some_and(|state| state.credential_error.is_some());
+    !pod.is_down() && !refuses
 }
 
 fn known(user: User, found: &Found) -> Option<Slots> {
@@ -163,3 +199,6 @@ impl fmt::Debug for Slots {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

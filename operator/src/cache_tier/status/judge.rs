@@ -1,6 +1,7 @@
 //! What the findings of a reconcile mean as conditions. Pure.
 
 use crds::condition::{Condition, ReplicaState, ReplicaStatus, SidecarsStatus};
+use policy::names;
 
 use super::topology;
 use crate::{
@@ -241,37 +242,31 @@ fn credentials(observed: &Observed, held: &Held) -> Fact {
     if !wrong.is_empty() {
         return Fact::fails(type_::CREDENTIALS_ROTATED, "Failed", wrong.join("; "));
     }
-    let has = |pod: &ObservedPod| {
-        let word = pod
-            .state()
-            .and_then(|state| state.credential_generation.as_ref());
-        word == Some(&held.generation)
-    };
-    let behind: Vec<&str> = observed
-        .servers
-        .iter()
-        .chain(&observed.sentinels)
-        .filter(|pod| !has(pod))
-        .map(|pod| pod.name.as_str())
-        .collect();
+    let behind = observed.without(&held.generation);
+    let behind: Vec<&str> = behind.map(|pod| pod.name.as_str()).collect();
     if observed.servers.is_empty() || !behind.is_empty() {
         let who = if behind.is_empty() {
             "any server".to_owned()
         } else {
             behind.join(", ")
         };
+        let further = if held.postponed {
+            "; the change that was asked for since waits for that, or the passwords before these would end while they are used"
+        } else {
+            ""
+        };
         return Fact::unknown(
             type_::CREDENTIALS_ROTATED,
             "UnderWay",
-            format!("not known yet to have the current passwords: {who}"),
+            format!("not known yet to have the current passwords: {who}{further}"),
         );
     }
     if held.overlap {
-        return Fact::fails(
-            type_::CREDENTIALS_ROTATED,
-            "Overlap",
-            "every server accepts the current passwords, and the previous ones still",
+        let message = format!(
+            "every server accepts the current passwords, and the previous ones still; these end when you rotate once more, after every app has moved on: give the annotation {} a new value",
+            names::ROTATE_PASSWORDS
         );
+        return Fact::fails(type_::CREDENTIALS_ROTATED, "Overlap", message);
     }
     Fact::holds(type_::CREDENTIALS_ROTATED, "Current", "")
 }

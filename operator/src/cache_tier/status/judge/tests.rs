@@ -29,6 +29,7 @@ fn judged(servers: &[Option<&str>], sentinels: &[Option<&str>], overlap: bool) -
         &Held {
             generation,
             overlap,
+            postponed: false,
         },
     )
 }
