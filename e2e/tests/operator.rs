@@ -23,6 +23,8 @@ mod killed;
 mod policies;
 #[path = "operator/scale.rs"]
 mod scale;
+#[path = "operator/settings.rs"]
+mod server_settings;
 #[path = "operator/sharing.rs"]
 mod sharing;
 #[path = "operator/stored.rs"]

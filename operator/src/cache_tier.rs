@@ -32,6 +32,7 @@ use self::{
     dereference::Found as Referred,
     observe::{Observed, ObservedPod},
     passwords::{Decided, Passwords},
+    plan::Step,
     sharing::Sharing,
     validate::{Refusals, Servers, ValidatedTier},
 };
@@ -73,6 +74,8 @@ pub struct Progress {
     pub observed: Observed,
     /// What the next steps wait for, and what did not work out, in sentences.
     pub waits: Vec<String>,
+    /// Settings that servers do not take, in sentences.
+    pub refused: Vec<String>,
     /// The passwords that every server should have, where some are run.
     pub credentials: Option<Held>,
     /// Kinds whose changes are not told to the operator, and why.
@@ -326,7 +329,7 @@ async fn bring_about(ctx: &Ctx, tier: &mut CacheTier) -> Result<Progress, Error>
     let resources = build::build(&wanted, &plan, passwords); // pure
     let written = Box::pin(apply::apply(ctx, &wanted, sharing, resources)).await?; // client
     let mut waits = std::mem::take(&mut plan.waits);
-    let mut credentials = None;
+    let (mut credentials, mut refused) = (None, Vec::new());
     if let (Some(servers), Some((passwords, held, version))) = (wanted.servers(), &held) {
         credentials = Some(held.clone());
         let mounted = [&written.mounted[..], version.as_slice()]
@@ -336,11 +339,19 @@ async fn bring_about(ctx: &Ctx, tier: &mut CacheTier) -> Result<Progress, Error>
         let workload = build::workload(&wanted, servers, &plan); // pure
         let wanted_pods = (servers.sentinels, &plan.shards[..]);
         let (steps, more) = plan::steps(wanted_pods, &workload, &observed); // pure
-        waits.extend(steps.iter().map(ToString::to_string));
+        // What comes of a setting is known once it was given.
+        let sure = |step: &&Step| !matches!(step, Step::Configure { .. });
+        waits.extend(steps.iter().filter(sure).map(ToString::to_string));
         waits.extend(more);
         let steps = [std::mem::take(&mut plan.steps), steps].concat();
         let settings = build::settings(&wanted, servers, &plan); // pure
-        waits.extend(act::act(ctx, &wanted, passwords, &settings, steps).await?); // client
+        let give = act::Wanted {
+            settings: &settings,
+            told: status::stalled_by(tier, act::REFUSED),
+        };
+        let done = Box::pin(act::act(ctx, &wanted, passwords, give, steps)).await?; // client
+        waits.extend(done.waits);
+        refused = done.refused;
     }
     let visited = if let Some(place) = place::place(&wanted, &observed, passwords) {
         let told = ctx.visits.look(&wanted.uid, place);
@@ -357,6 +368,7 @@ async fn bring_about(ctx: &Ctx, tier: &mut CacheTier) -> Result<Progress, Error>
         written,
         observed,
         waits,
+        refused,
         credentials,
         unwatched: {
             let shares = !tier.spec.allowed_namespaces.is_empty();

@@ -29,7 +29,7 @@ pub mod state;
 mod survey;
 pub mod switchover;
 mod users;
-mod verify;
+pub(crate) mod verify;
 mod watchers;
 
 use std::{io, path::Path, path::PathBuf, sync::Arc, time::Duration};

@@ -117,6 +117,14 @@ pub async fn write_swept(ctx: &Ctx, tier: &mut CacheTier, left: &Sharing) -> Res
     Ok(())
 }
 
+/// What the status says of being stalled for that reason.
+pub fn stalled_by<'a>(tier: &'a CacheTier, reason: &str) -> &'a str {
+    let conditions = tier.status.iter().flat_map(|status| &status.conditions);
+    let mut conditions = conditions.filter(|one| one.type_ == type_::STALLED);
+    let stalled = conditions.find(|one| one.reason == reason);
+    stalled.map_or("", |stalled| stalled.message.as_str())
+}
+
 // === what to say ===
 
 fn of_progress(

@@ -72,7 +72,7 @@ async fn look(shared: &Shared, own: &mut Link) {
 }
 
 /// Whether the server shows what was wanted, in its own way of writing.
-fn same(name: &str, wanted: &str, shown: &str) -> bool {
+pub fn same(name: &str, wanted: &str, shown: &str) -> bool {
     if name == "notify-keyspace-events" {
         let sorted = |text: &str| {
             let text = text.replace('A', "g$lshzxetd");

@@ -7,6 +7,7 @@ use super::topology;
 use crate::{
     cache_tier::{
         Held, Progress, Visited,
+        act::REFUSED,
         observe::{Observed, ObservedPod, volumes::Problem},
         validate::Behind,
     },
@@ -31,7 +32,10 @@ pub(super) fn facts(progress: &Progress, before: &[Condition]) -> Vec<Fact> {
         Some(why) => Fact::holds(type_::RECONCILING, "UnderWay", why.clone()),
         None => Fact::fails(type_::RECONCILING, "Settled", ""),
     });
-    facts.push(Fact::fails(type_::STALLED, "NotStalled", ""));
+    facts.push(match refused(progress) {
+        Some(why) => Fact::holds(type_::STALLED, REFUSED, why),
+        None => Fact::fails(type_::STALLED, "NotStalled", ""),
+    });
     if let Some(topology) = topology {
         facts.push(reachable(progress));
         facts.push(topology);
@@ -68,6 +72,12 @@ fn unwatched(kinds: &[String]) -> Option<Fact> {
     })
 }
 
+/// What no server will do before somebody changes the spec.
+fn refused(progress: &Progress) -> Option<String> {
+    let refused = &progress.refused;
+    (!refused.is_empty()).then(|| refused.join("\n"))
+}
+
 fn ready(progress: &Progress, waits: Option<&str>, topology: Option<&Fact>) -> Fact {
     if let Some(topology) = topology
         && topology.status != crds::condition::ConditionStatus::True
@@ -75,6 +85,9 @@ fn ready(progress: &Progress, waits: Option<&str>, topology: Option<&Fact>) -> F
         let why = [waits.unwrap_or_default(), &topology.message];
         let why: Vec<&str> = why.into_iter().filter(|text| !text.is_empty()).collect();
         return Fact::fails(type_::READY, topology.reason, why.join("; "));
+    }
+    if let Some(why) = refused(progress) {
+        return Fact::fails(type_::READY, REFUSED, why);
     }
     if let Some(why) = waits {
         return Fact::fails(type_::READY, "UnderWay", why);
