@@ -62,7 +62,8 @@ fn read(text: &str) -> (CacheTier, Found) {
 fn objects(tier: &ValidatedTier, found: &Found) -> Vec<Value> {
     let passwords = tier.servers().map(|servers| {
         let generate = || "generated".to_owned();
-        passwords::decide(servers, found, None, &generate).0
+        let seen = (found, &Observed::default());
+        passwords::decide(servers, seen, None, &generate).passwords
     });
     let Resources {
         service_accounts,

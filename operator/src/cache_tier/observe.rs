@@ -39,6 +39,10 @@ pub struct Observed {
 }
 
 /// One pod.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own that Kubernetes tells"
+)]
 #[derive(Clone, Debug)]
 pub struct ObservedPod {
     /// Its name.

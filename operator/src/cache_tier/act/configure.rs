@@ -37,17 +37,17 @@ pub async fn give<'a>(
     let shown = shown(link, settings).await?;
     let mut given = Given::default();
     for setting @ (name, value) in settings.iter().copied() {
-        let shows = shown.get(name).map(String::as_str).unwrap_or_default();
+        let now = shown.get(name).map(String::as_str).unwrap_or_default();
         if let Some(answer) = answers.remove(name) {
             given
                 .refused
                 .push((setting, format!("it answers {answer:?}")));
-        } else if same(name, value, shows) {
+        } else if same(name, value, now) {
             given.taken.push(name);
         } else {
             given
                 .refused
-                .push((setting, format!("it shows {shows:?} then")));
+                .push((setting, format!("it shows {now:?} then")));
         }
     }
     Ok(given)
