@@ -10,7 +10,7 @@ use e2e::{
     live::{
         Live,
         cases::{change, data, loss, nodes, pods, removal},
-        spec::{kept, replicated},
+        spec::{kept, replicated, standalone},
         until_at_rest,
     },
 };
@@ -74,6 +74,28 @@ async fn further_changes_lose_nothing() {
     redis["image"] = json!(cluster.load_engine(Engine::Valkey9));
     change::rolled(&tier, &app, "Valkey 8 to 9", redis).await;
     until_at_rest(&tier, Duration::from_mins(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standalone_tier_keeps_its_data_through_changes_of_persistence_and_a_bad_image() {
+    let test = "a_standalone_tier_keeps_its_data_through_changes_of_persistence_and_a_bad_image";
+    let Some(cluster) = available(test, Cluster::shared()) else {
+        return;
+    };
+    let _quiet = cluster.undisturbed().await;
+    let live = Live::start(cluster, "alone").await;
+    cluster
+        .add_volumes(&live.client, &live.namespace, 1, "64Mi")
+        .await;
+    let mut redis = kept(standalone());
+    redis["persistence"]["mode"] = json!("Rdb");
+    let (tier, app) = live.serving(&redis).await;
+    for mode in ["Aof", "Rdb", "Aof"] {
+        redis["persistence"]["mode"] = json!(mode);
+        let name = format!("persistence changed to {mode}; Standalone");
+        change::rolled(&tier, &app, &name, redis.clone()).await;
+    }
+    change::crashing_image(&tier, &app, &redis, &live.images().operator).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -167,6 +167,28 @@ pub async fn bad_image(tier: &Tier, app: &App, redis: &Json) {
     trial.end().await.was_planned().changed_only(&[stuck]);
 }
 
+/// An image whose container begins and ends, then a revert: the only server comes back with its data.
+pub async fn crashing_image(tier: &Tier, app: &App, redis: &Json, image: &str) {
+    let name = "an image without a server in it, then a revert; Standalone";
+    let trial = Trial::begin(tier, app, name).await;
+    let mut bad = redis.clone();
+    bad["image"] = json!(image);
+    tier.apply(bad).await;
+    let what = "its container begins and ends, and the tier says so";
+    eventually_within(SLOW, what, || async {
+        let (_, _, message) = tier.condition("Ready").await?;
+        message.contains("CrashLoopBackOff").then_some(())
+    })
+    .await;
+    let server = tier.servers().await;
+    tier.apply(redis.clone()).await;
+    for pod in &server {
+        tier.until_replaced(pod).await;
+    }
+    let outcome = trial.end().await;
+    assert_eq!(outcome.record.lost, [], "{name}");
+}
+
 async fn unready(tier: &Tier) -> Vec<String> {
     let pods = [tier.servers().await, tier.sentinels().await].concat();
     let unready = pods.iter().filter(|pod| !is_ready(pod));
