@@ -260,6 +260,9 @@ async fn end(shared: &Arc<Shared>, children: &Children) -> u8 {
         switchover::on_end(shared).await;
     }
     let last = follow::role_of(&mut Link::own(shared)).await.ok();
+    if shared.config.kind == Kind::Server {
+        convert::save_at_the_end(shared).await;
+    }
     children.signal(Signal::SIGTERM);
     let left = grace.saturating_sub(began.elapsed()).saturating_sub(LAST);
     let Ok(code) = timeout(left.max(LAST), children.ended()).await else {

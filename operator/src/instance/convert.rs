@@ -2,11 +2,15 @@
 //!
 //! A server with `appendonly yes` loads the append-only file only, one without it the snapshot
 //! only, and begins empty where that is missing (`loadDataFromDisk` in server.c). So it is
-//! started as it was before, and told to change when it has loaded everything.
+//! started as it was before, and told to change when it has loaded everything. Until the first append-only
+//! file is complete the snapshot is all that is kept: it is made anew now and then, and at the end.
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep},
+};
 use tracing::{info, warn};
 
 use super::{
@@ -16,6 +20,8 @@ use super::{
     shared::Shared,
 };
 
+/// Between two snapshots while the append-only file is not complete: the disk may be too small for both.
+const SNAPSHOT: Duration = Duration::from_mins(1);
 /// Between two looks. Longer than the second in which Redis tells when it last saved.
 const LOOK: Duration = Duration::from_millis(1100);
 
@@ -50,10 +56,14 @@ pub fn at_start(config: &InstanceConfig, from: Option<Form>) -> InstanceConfig {
 pub async fn run(shared: Arc<Shared>, from: Form) {
     let mut own = Link::own(&shared);
     let mut saved = None;
+    let mut asked = Instant::now();
     loop {
         sleep(LOOK).await;
+        if shared.is_terminating() {
+            return;
+        }
         let done = match from {
-            Form::Snapshot => to_append_only(&shared, &mut own).await,
+            Form::Snapshot => to_append_only(&shared, &mut own, &mut asked).await,
             Form::AppendOnly => to_snapshot(&shared, &mut own, &mut saved).await,
         };
         match done {
@@ -71,7 +81,11 @@ pub async fn run(shared: Arc<Shared>, from: Form) {
 }
 
 /// One step; whether it was the last.
-async fn to_append_only(shared: &Shared, own: &mut Link) -> Result<bool, ConvertError> {
+async fn to_append_only(
+    shared: &Shared,
+    own: &mut Link,
+    asked: &mut Instant,
+) -> Result<bool, ConvertError> {
     let info = persistence(own).await?;
     if field(&info, "loading") != Some("0") {
         return Ok(false);
@@ -82,7 +96,24 @@ async fn to_append_only(shared: &Shared, own: &mut Link) -> Result<bool, Convert
         return Ok(false);
     }
     // The server writes the list when the first file is complete, and tries again by itself.
-    Ok(marker::form(&shared.config)? == Some(Form::AppendOnly))
+    let done = marker::form(&shared.config)? == Some(Form::AppendOnly);
+    if !done && asked.elapsed() > SNAPSHOT {
+        *asked = Instant::now();
+        warn!("the append-only file is not complete yet; a snapshot is made meanwhile");
+        own.ask(&command(&["BGSAVE", "SCHEDULE"])).await?;
+    }
+    Ok(done)
+}
+
+/// Before the end of a server that does not append yet: it saves when it ends only where it has lines `save`.
+pub async fn save_at_the_end(shared: &Arc<Shared>) {
+    if !matches!(needed(&shared.config), Ok(Some(Form::Snapshot))) {
+        return;
+    }
+    let set = command(&["CONFIG", "SET", "appendonly", "no", "save", "3600 1"]);
+    if let Err(error) = Link::own(shared).ask(&set).await {
+        warn!(%error, "failed to have the server save at its end");
+    }
 }
 
 /// One step; whether it was the last. The snapshot comes first: until it is there the append-only
@@ -104,7 +135,10 @@ async fn to_snapshot(
     }
     own.ask(&command(&["CONFIG", "SET", "appendonly", "no"]))
         .await?;
-    marker::forget_append_only(&shared.config)?;
+    let config = shared.config.clone();
+    // Large files take long to remove, and nothing else must wait for that.
+    let removed = spawn_blocking(move || marker::forget_append_only(&config)).await;
+    removed.map_err(io::Error::other)??;
     Ok(true)
 }
 

@@ -16,6 +16,7 @@ pub fn read(info: &str) -> Server {
             "valkey_version" => value.clone_into(&mut server.version),
             "run_id" => value.clone_into(&mut server.run_id),
             "loading" => server.loading = value == "1",
+            "aof_rewrite_in_progress" | "aof_rewrite_scheduled" => server.rewriting |= value == "1",
             "role" => {
                 server.role = match value {
                     "master" | "primary" => Some(Role::Primary),

@@ -301,9 +301,11 @@ impl Follower {
             past.initialised = true;
             past.clean = false;
             past.was_primary = server.role == Some(Role::Primary);
-            past.unsynced &= !server.synced;
+            // A replica that was just filled has not written all of it down yet.
+            let is_kept = server.synced && !server.rewriting;
+            past.unsynced &= !is_kept;
             // For peers: who looks at the volume looks itself.
-            past.has_data |= persistent && server.synced;
+            past.has_data |= persistent && is_kept;
             server.replication_id.clone_into(&mut past.replication_id);
             let turned = before.was_primary != past.was_primary
                 || before.epoch != past.epoch

@@ -16,6 +16,8 @@ use super::state::{Past, Role};
 const SENTINELS_FIRST: Duration = Duration::from_secs(10);
 /// So long is the primary that Sentinels name waited for by those that have data as well.
 const COMES_BACK: Duration = Duration::from_secs(20);
+/// What an agent says of its server may be so old.
+const LOOKED: Duration = Duration::from_millis(1500);
 /// So long is a peer waited for that has never been heard of, at a tier's first start.
 const FIRST_START: Duration = Duration::from_secs(30);
 
@@ -79,6 +81,8 @@ pub struct Peer {
     pub address: String,
     /// Its place in the shard.
     pub ordinal: usize,
+    /// Whether its agent answers, whatever is known of its server.
+    pub answers: bool,
     /// What its agent says; none: it is silent, and may be and hold anything.
     pub says: Option<Says>,
 }
@@ -135,6 +139,10 @@ pub enum Decision {
 
 /// Decides.
 pub fn decide(s: &Situation) -> Decision {
+    if s.accept_loss && s.is_unsure() {
+        // A person's word is about those that do not answer at all.
+        return decide(&s.without_word());
+    }
     if s.peers.is_empty() && s.sentinels.is_empty() {
         return standalone(s);
     }
@@ -149,7 +157,7 @@ pub fn decide(s: &Situation) -> Decision {
 /// where another that answers has data: that one begins by itself, or is asked about itself.
 pub fn loss_would_help(s: &Situation) -> bool {
     let for_whom = !s.silent().is_empty() || refused::is_final(s);
-    if !for_whom || (!s.past.has_data && s.holders().next().is_some()) {
+    if !for_whom || s.is_unsure() || (!s.past.has_data && s.holders().next().is_some()) {
         return false;
     }
     let accepted = Situation {
@@ -162,11 +170,7 @@ pub fn loss_would_help(s: &Situation) -> bool {
 
 /// What is given up by a decision that was made only because a person accepted the loss.
 pub fn given_up(s: &Situation) -> Option<String> {
-    let alone = Situation {
-        accept_loss: false,
-        ..s.clone()
-    };
-    let by_word = s.accept_loss && matches!(decide(&alone), Decision::Wait { .. });
+    let by_word = s.accept_loss && matches!(decide(&s.without_word()), Decision::Wait { .. });
     let silent = s.silent();
     (by_word && !silent.is_empty()).then(|| {
         format!(
@@ -206,6 +210,9 @@ fn named_me(s: &Situation, epoch: u64) -> Decision {
     }
     if let Some((peer, says)) = s.furthest() {
         let lacks = refused::lacks(s, says).filter(|bytes| *bytes > 0);
+        if lacks.is_some() && s.waited < LOOKED {
+            return wait(format!("{} is asked again how far it is", peer.address));
+        }
         if s.past.has_data && s.keeps == Keeps::Nearly && lacks.is_some() {
             return primary(
                 "Sentinels name this server, and its append-only file reaches further than what \
@@ -358,6 +365,11 @@ fn first_start_without(s: &Situation, silent: &[&str]) -> Decision {
     if s.waited < FIRST_START {
         return wait(format!("a first start waits for {silent}"));
     }
+    if s.is_unsure() {
+        return wait(format!(
+            "a first start; of {silent} one begins, or has missed a question"
+        ));
+    }
     if s.is_first() {
         return primary("a first start; most Sentinels know nothing, nor does anyone who answers");
     }
@@ -451,6 +463,21 @@ impl Situation {
         (self.hears_majority() || latest.1 >= known.max(self.past.epoch)).then_some(latest)
     }
 
+    /// Whether an agent answers that does not know what its server is: it begins, is being filled, or missed a
+    /// question.
+    pub fn is_unsure(&self) -> bool {
+        let unsure = |peer: &Peer| peer.answers && peer.says.is_none();
+        self.peers.iter().any(unsure)
+    }
+
+    /// The same, had no person said anything.
+    fn without_word(&self) -> Self {
+        Self {
+            accept_loss: false,
+            ..self.clone()
+        }
+    }
+
     fn silent(&self) -> Vec<&str> {
         let silent = self.peers.iter().filter(|peer| peer.says.is_none());
         silent.map(|peer| peer.address.as_str()).collect()
@@ -490,7 +517,7 @@ impl Situation {
 
     /// Whether no answering peer comes before this server.
     fn is_first(&self) -> bool {
-        let before = |peer: &Peer| peer.ordinal < self.ordinal && peer.says.is_some();
+        let before = |peer: &Peer| peer.ordinal < self.ordinal && peer.answers;
         !self.peers.iter().any(before)
     }
 }

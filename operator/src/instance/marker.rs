@@ -15,6 +15,7 @@ use super::{
 const MARKER: &str = "pannier.json";
 const ACCEPT_LOSS: &str = "accept-loss";
 const GUARD_WAITS: &str = "guard-waits";
+const REPLACED: &str = "replaced-append-only";
 
 /// In which form data is on a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +97,14 @@ fn append_only(config: &InstanceConfig) -> PathBuf {
     in_data(config, name.unwrap_or("appendonlydir"))
 }
 
+/// The list of files without which a server takes an append-only folder for empty. One of another name there
+/// may be half of a list that was being written.
+fn append_only_list(config: &InstanceConfig) -> PathBuf {
+    let name = config.config.get("appendfilename").map(String::as_str);
+    let name = name.unwrap_or("appendonly.aof").trim_matches('"');
+    append_only(config).join(format!("{name}.manifest"))
+}
+
 /// The form that the configuration wants.
 pub fn wanted_form(config: &InstanceConfig) -> Form {
     if is_set(config, "appendonly", "yes") {
@@ -129,16 +138,7 @@ pub fn form(config: &InstanceConfig) -> io::Result<Option<Form>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
         Err(error) => Err(error),
     };
-    let has_list = match fs::read_dir(append_only(config)) {
-        Ok(mut files) => files.try_fold(false, |found, file| {
-            let file = file?;
-            let is_list = file.file_name().to_string_lossy().ends_with(".manifest");
-            io::Result::Ok(found || (is_list && file.metadata()?.len() > 0))
-        })?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        Err(error) => return Err(error),
-    };
-    if has_list {
+    if bytes(&append_only_list(config))? > 0 {
         return Ok(Some(Form::AppendOnly));
     }
     Ok((bytes(&snapshot(config))? > 0).then_some(Form::Snapshot))
@@ -148,15 +148,20 @@ pub fn form(config: &InstanceConfig) -> io::Result<Option<Form>> {
 /// that it once got from its primary.
 pub fn forget_data(config: &InstanceConfig) -> io::Result<()> {
     if config.persistent {
-        return Ok(());
+        // What was being removed when the agent before this one ended.
+        return gone(fs::remove_dir_all(in_data(config, REPLACED)));
     }
     gone(fs::remove_file(snapshot(config)))?;
     forget_append_only(config)
 }
 
-/// Removes an append-only file that a snapshot has replaced.
+/// Removes an append-only file that a snapshot has replaced: at once as far as a server can see, which
+/// does not start with half of one.
 pub fn forget_append_only(config: &InstanceConfig) -> io::Result<()> {
-    gone(fs::remove_dir_all(append_only(config)))
+    let aside = in_data(config, REPLACED);
+    gone(fs::remove_dir_all(&aside))?;
+    gone(fs::rename(append_only(config), &aside))?;
+    gone(fs::remove_dir_all(aside))
 }
 
 /// What is not there is removed.
@@ -251,6 +256,10 @@ mod tests {
     fn an_append_only_folder_without_its_list_is_no_data() {
         let config = config("list", true);
         fs::create_dir(append_only(&config)).unwrap();
+        assert!(!read(&config).unwrap().has_data);
+        // Redis writes it before it gives it its name.
+        let unfinished = append_only(&config).join("temp-appendonly.aof.manifest");
+        fs::write(unfinished, "x").unwrap();
         assert!(!read(&config).unwrap().has_data);
         fs::write(append_only(&config).join("appendonly.aof.manifest"), "x").unwrap();
         assert!(read(&config).unwrap().has_data);

@@ -111,6 +111,10 @@ pub struct Past {
 }
 
 /// What a running server says about itself.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own in a JSON that others read"
+)]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Server {
@@ -122,6 +126,9 @@ pub struct Server {
     pub run_id: String,
     /// Loading its data.
     pub loading: bool,
+    /// Writing its append-only file anew: what is on the volume may be older than what it has.
+    #[serde(default)]
+    pub rewriting: bool,
     /// Whether it has been in step with its primary once since it started, or is one.
     pub synced: bool,
     /// Whom it follows.

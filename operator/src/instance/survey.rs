@@ -60,7 +60,8 @@ pub async fn wait(shared: &Arc<Shared>) -> std::io::Result<Option<Passed>> {
             info!(decision = said, "the boot guard looked");
         }
         // A person who accepts the loss lets Sentinels choose this one, empty as it is.
-        let empty = !past.has_data && !situation.accept_loss;
+        let by_word = situation.accept_loss && !situation.is_unsure();
+        let empty = !past.has_data && !by_word;
         match decision {
             Decision::Primary { lost, .. } => {
                 tell(shared, lost.or_else(|| guard::given_up(&situation)));
@@ -87,7 +88,10 @@ pub async fn wait(shared: &Arc<Shared>) -> std::io::Result<Option<Passed>> {
                     watchers.fail_over().await
                 };
                 match answer {
-                    Ok(()) => (lost_by_failover, refused) = (lost, None),
+                    Ok(()) => {
+                        lost_by_failover = lost.or_else(|| guard::given_up(&situation));
+                        refused = None;
+                    }
                     Err(Refused::NoReplica(_)) => {
                         refused.get_or_insert_with(Instant::now);
                     }
@@ -117,10 +121,12 @@ async fn look(shared: &Arc<Shared>, watchers: &mut Watchers, waited: Duration) -
     let others = config.servers.iter().enumerate();
     let others = others.filter(|(ordinal, _)| *ordinal != shared.identity.ordinal);
     let peers = others.map(|(ordinal, host)| async move {
+        let state = peer::ask(shared, host).await;
         Peer {
             address: host.clone(),
             ordinal,
-            says: peer::ask(shared, host).await.as_ref().and_then(peer::says),
+            answers: state.is_some(),
+            says: state.as_ref().and_then(peer::says),
         }
     });
     let (sentinels, peers) = tokio::join!(watchers.ask(), join_all(peers));

@@ -17,7 +17,7 @@ use super::View;
 use crate::instance::state::State;
 
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The agent gives up and thaws before this.
+/// The agent gives up before this, unless Sentinels may still choose: then it goes on by itself.
 const SWITCH: Duration = Duration::from_secs(30);
 const LIMIT: usize = 256 * 1024;
 

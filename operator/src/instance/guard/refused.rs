@@ -102,6 +102,7 @@ mod tests {
     fn refused(past: Past, peers: [Option<Says>; 2]) -> Situation {
         Situation {
             refused: Duration::from_secs(11),
+            waited: Duration::from_secs(12),
             ..situation().all_name("s0").with(past).peers(peers)
         }
     }

@@ -490,8 +490,11 @@ fn an_append_only_file_that_reaches_further_than_the_replicas_is_not_given_up() 
             .all_name("s0")
             .with(data(1, 900))
             .peers([at(offset), at(offset)])
+            .after(2)
     };
     check("they lag", &s(800).everysec(), &Is::Primary);
+    let at_once = s(800).everysec().after(0);
+    check("they may have more than they said", &at_once, &Is::Waits);
     check("they have all", &s(900).everysec(), &Is::Failover);
     // A snapshot may be older still.
     match decide(&s(800)) {
@@ -515,4 +518,38 @@ fn what_is_given_up_by_a_persons_word_is_told_and_nothing_else() {
         .peers([primary_since(1), replica_of("s1", true)])
         .accepting_loss();
     assert_eq!(given_up(&all_answer), None);
+}
+
+#[test]
+fn p8_who_answers_without_knowing_its_server_is_neither_empty_nor_away() {
+    let unsure = |mut s: Situation, ordinal: usize| {
+        let peer = s.peers.iter_mut().find(|peer| peer.ordinal == ordinal);
+        peer.unwrap().answers = true;
+        s
+    };
+    let first = || {
+        let s = situation()
+            .new_tier()
+            .at(1)
+            .sentinels([Voice::Unaware, Voice::Unaware, Voice::Unaware])
+            .peers([None, None])
+            .after(31);
+        check("a first start, both are away", &s, &Is::Primary);
+        s
+    };
+    check("the first begins just now", &unsure(first(), 0), &Is::Waits);
+    check("the last does", &unsure(first(), 2), &Is::Waits);
+    let lost = || {
+        situation()
+            .all_name("s0")
+            .with(ran_once())
+            .peers([None, guarding(ran_once())])
+            .after(31)
+    };
+    assert!(loss_would_help(&lost()));
+    check("a word", &lost().accepting_loss(), &Is::PrimaryAfterLoss);
+    let loading = || unsure(lost(), 1);
+    assert!(!loss_would_help(&loading()));
+    let s = loading().accepting_loss();
+    check("it loads what it has", &s, &Is::Waits);
 }

@@ -26,6 +26,7 @@ pub(in super::super) fn peer(ordinal: usize, says: Option<Says>) -> Peer {
     Peer {
         address: format!("s{ordinal}"),
         ordinal,
+        answers: says.is_some(),
         says,
     }
 }
