@@ -27,9 +27,9 @@ impl Folder {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         static PARENT: OnceLock<PathBuf> = OnceLock::new();
         let parent = PARENT.get_or_init(|| {
-            let parent = parent();
-            remove_left(&parent);
-            parent
+            remove_left(Path::new(MEMORY));
+            remove_left(&std::env::temp_dir());
+            parent()
         });
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = parent.join(format!("{PREFIX}{}-{number}-{name}", process::id()));

@@ -172,7 +172,12 @@ impl Switch<'_> {
     }
 
     async fn go(&mut self) -> Result<String, SwitchError> {
-        let candidates = self.candidates().await?;
+        let mut candidates = self.candidates().await?;
+        if candidates.len() + 1 < self.shared.live().servers.len() {
+            // By then Sentinels have seen those that stay further than the one that is missing.
+            sleep(SENTINEL_SEES).await;
+            candidates = self.candidates().await?;
+        }
         loop {
             self.freeze().await?;
             self.catch_up(&candidates).await?;
@@ -239,22 +244,19 @@ impl Switch<'_> {
     }
 
     /// Waits until every candidate has confirmed what was written before the freeze; if some do
-    /// not, until Sentinels can know which have.
+    /// not, or others that are online, until Sentinels can know which have.
     async fn catch_up(&mut self, candidates: &[String]) -> Result<(), SwitchError> {
         let began = Instant::now();
         let goal = self.server().await?.offset;
-        let servers = self.shared.live().servers.len();
         loop {
             let server = self.server().await?;
             let in_step = |replica: &&super::state::Follower| {
                 replica.online && replica.offset >= goal && candidates.contains(&replica.address)
             };
             let count = server.replicas.iter().filter(in_step).count();
-            if count == candidates.len() {
-                if count + 1 < servers {
-                    // One that is not among them was in step a moment ago, as Sentinels see it.
-                    sleep(SENTINEL_SEES).await;
-                }
+            let behind = |replica: &super::state::Follower| replica.online && replica.offset < goal;
+            let all = !server.replicas.iter().any(behind);
+            if count == candidates.len() && (all || began.elapsed() > SENTINEL_SEES) {
                 return Ok(());
             }
             if server.replicas.is_empty() || Instant::now() > self.deadline {
