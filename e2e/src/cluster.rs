@@ -5,7 +5,11 @@
 
 mod migration;
 
-use std::{cell::RefCell, collections::BTreeMap};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 pub use self::migration::Migration;
 use crate::{
@@ -13,6 +17,9 @@ use crate::{
     proxy::Proxy, server::loopback, tls::Certificates, wait,
 };
 
+/// A replica gives a planned fail-over up after 5 s (`CLUSTER_MF_TIMEOUT`): its primary, which may
+/// have just become one, did not get the request.
+const GIVEN_UP: Duration = Duration::from_secs(6);
 /// Hash slots of a cluster.
 pub const SLOTS: u16 = 16_384;
 
@@ -375,10 +382,14 @@ impl ClusterSet {
     /// Makes a replica the primary of its shard (`CLUSTER FAILOVER`), nothing is lost; waits
     /// until all nodes know.
     pub fn failover(&self, replica: usize) {
-        wait::until_true("the replica may take over", || {
-            self.call(replica, &["CLUSTER", "FAILOVER"]) == "OK"
+        let mut asked: Option<Instant> = None;
+        wait::until_true("the replica has taken over", || {
+            let is_due = asked.is_none_or(|at| at.elapsed() > GIVEN_UP);
+            if is_due && self.call(replica, &["CLUSTER", "FAILOVER"]) == "OK" {
+                asked = Some(Instant::now());
+            }
+            self.is_primary(replica)
         });
-        wait::until_true("the replica has taken over", || self.is_primary(replica));
         self.until_agreed();
     }
 

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::{
     follow::{replica_of, role_of, set_guard},
-    link::Link,
+    link::{Link, command},
     peer,
     render::{FROZEN, wanted_guard},
     shared::Shared,
@@ -30,6 +30,10 @@ const CHOICE: u32 = 2;
 const RESERVE: Duration = Duration::from_secs(10);
 /// Between two looks at offsets or names.
 const LOOK: Duration = Duration::from_millis(10);
+/// Channel of the message that replicas confirm.
+const CHANNEL: &str = "__pannier__:switch";
+/// So long they are waited for before their offsets are looked at, milliseconds.
+const CONFIRM: &str = "500";
 /// Replicas that are not in step by then do not hold the others up.
 const STRAGGLERS: Duration = Duration::from_secs(3);
 /// Sentinels look at offsets once a second, and choose the furthest that they have seen.
@@ -248,6 +252,7 @@ impl Switch<'_> {
     async fn catch_up(&mut self, candidates: &[String]) -> Result<(), SwitchError> {
         let began = Instant::now();
         let goal = self.server().await?.offset;
+        self.ask_to_confirm(candidates.len()).await?;
         loop {
             let server = self.server().await?;
             let in_step = |replica: &&super::state::Follower| {
@@ -268,6 +273,15 @@ impl Switch<'_> {
             }
             sleep(LOOK).await;
         }
+    }
+
+    /// Replicas confirm once a second what they have; asked by `WAIT` they do at once. It asks for what its
+    /// own connection has sent to them, and a message is sent while writes are refused.
+    async fn ask_to_confirm(&mut self, replicas: usize) -> Result<(), SwitchError> {
+        self.own.ask(&command(&["PUBLISH", CHANNEL, ""])).await?;
+        let wait = ["WAIT", &replicas.to_string(), CONFIRM];
+        self.own.ask(&command(&wait)).await?;
+        Ok(())
     }
 
     /// The answer is why no Sentinel begins one; they know replicas that have just come a little
