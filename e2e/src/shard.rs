@@ -144,11 +144,7 @@ impl Shard {
             } else {
                 "Server"
             };
-            let port = if pod.is_sentinel() {
-                self.ports.sentinel
-            } else {
-                self.ports.server
-            };
+            let port = self.port_of(pod);
             let mut file = json!({
                 "tier": "ns/t",
                 "kind": kind,
@@ -171,6 +167,14 @@ impl Shard {
             }
             self.folder
                 .write(&format!("{}.yaml", pod.name), &file.to_string());
+        }
+    }
+
+    fn port_of(&self, pod: &Pod) -> u16 {
+        if pod.is_sentinel() {
+            self.ports.sentinel
+        } else {
+            self.ports.server
         }
     }
 

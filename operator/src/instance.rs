@@ -259,9 +259,11 @@ async fn end(shared: &Arc<Shared>, children: &Children) -> u8 {
     if shared.config.kind == Kind::Server && !shared.config.sentinels.is_empty() {
         switchover::on_end(shared).await;
     }
-    let last = follow::role_of(&mut Link::own(shared)).await.ok();
+    let mut last = None;
     if shared.config.kind == Kind::Server {
-        convert::save_at_the_end(shared).await;
+        let mut own = Link::own(shared);
+        last = follow::role_of(&mut own).await.ok();
+        convert::save_at_the_end(&shared.config, &mut own).await;
     }
     children.signal(Signal::SIGTERM);
     let left = grace.saturating_sub(began.elapsed()).saturating_sub(LAST);

@@ -93,3 +93,8 @@ pub mod secret_file {
         KEY,
     ];
 }
+
+/// The `ConfigMap` and the Secret that the sidecars of a tier read.
+pub fn sidecar_objects(tier: &str) -> String {
+    format!("{tier}-sidecar")
+}

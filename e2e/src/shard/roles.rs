@@ -32,12 +32,7 @@ impl Shard {
     /// Where a pod's server or Sentinel listens.
     pub fn address(&self, number: usize) -> SocketAddr {
         let pod = &self.pods[number];
-        let port = if pod.is_sentinel() {
-            self.ports.sentinel
-        } else {
-            self.ports.server
-        };
-        SocketAddr::new(pod.address, port)
+        SocketAddr::new(pod.address, self.port_of(pod))
     }
 
     /// Where a pod's agent listens.

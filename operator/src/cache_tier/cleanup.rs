@@ -9,6 +9,7 @@ use kube::{
     api::{ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams},
 };
 use kube_runtime::controller::Action;
+use policy::names;
 use serde_json::json;
 
 use super::{
@@ -33,7 +34,7 @@ pub async fn cleanup(ctx: &Ctx, tier: &ObjectMeta) -> Result<Action, ApplyError>
     let name = tier.name.clone().unwrap_or_default();
     let uid = tier.uid.clone().unwrap_or_default();
     for namespace in places(ctx, tier).await? {
-        let removed = sharing::remove(ctx, &uid, &format!("{name}-sidecar"), &namespace).await;
+        let removed = sharing::remove(ctx, &uid, &names::sidecar_objects(&name), &namespace).await;
         let Err(error) = removed else { continue };
         let forbidden =
             matches!(&error, ApplyError::Api(error) if error.category() == Category::Forbidden);
@@ -56,15 +57,9 @@ pub async fn sweep(ctx: &Ctx, tier: &mut CacheTier, sharing: &Sharing) -> Result
         return Ok(());
     }
     let uid = tier.uid().unwrap_or_default();
-    let name = format!("{}-sidecar", tier.name_any());
+    let name = names::sidecar_objects(&tier.name_any());
     let mut left = sharing.clone();
-    left.sweep.clear();
-    for namespace in &sharing.sweep {
-        if let Err(error) = sharing::remove(ctx, &uid, &name, namespace).await {
-            left.problems.push(error.to_string());
-            left.sweep.push(namespace.clone());
-        }
-    }
+    sharing::sweep(ctx, &uid, &name, &mut left).await;
     status::write_swept(ctx, tier, &left).await
 }
 

@@ -71,7 +71,7 @@ impl ObjectNames {
 
     /// `ConfigMap` and Secret of the sidecars.
     pub fn sidecar(&self) -> String {
-        format!("{}-sidecar", self.tier)
+        names::sidecar_objects(&self.tier)
     }
 
     /// By what name Sentinels know the primary.

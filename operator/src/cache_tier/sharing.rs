@@ -106,15 +106,7 @@ pub async fn apply(
     mut sharing: Sharing,
     shared: &Shared,
 ) -> Sharing {
-    let mut kept = Vec::new();
-    for namespace in std::mem::take(&mut sharing.sweep) {
-        if let Err(error) = remove(ctx, &tier.uid, &tier.names.sidecar(), &namespace).await {
-            let problem = in_words(&error, &ctx.settings, &namespace);
-            sharing.problems.push(problem);
-            kept.push(namespace);
-        }
-    }
-    sharing.kept.extend(kept);
+    sweep(ctx, &tier.uid, &tier.names.sidecar(), &mut sharing).await;
     let mut made = Vec::new();
     for namespace in std::mem::take(&mut sharing.wanted) {
         match copy(ctx, tier, shared, &namespace).await {
@@ -128,6 +120,17 @@ pub async fn apply(
     }
     sharing.wanted = made;
     sharing
+}
+
+/// Removes copies where the consent was taken back. Those that cannot be removed are kept, and told.
+pub async fn sweep(ctx: &Ctx, uid: &str, name: &str, sharing: &mut Sharing) {
+    for namespace in std::mem::take(&mut sharing.sweep) {
+        if let Err(error) = remove(ctx, uid, name, &namespace).await {
+            let problem = in_words(&error, &ctx.settings, &namespace);
+            sharing.problems.push(problem);
+            sharing.kept.push(namespace);
+        }
+    }
 }
 
 /// Removes the copies in a namespace.

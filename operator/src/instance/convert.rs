@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::{
     config::InstanceConfig,
+    facts,
     link::{Link, LinkError, command, text},
     marker::{self, Form},
     shared::Shared,
@@ -106,12 +107,12 @@ async fn to_append_only(
 }
 
 /// Before the end of a server that does not append yet: it saves when it ends only where it has lines `save`.
-pub async fn save_at_the_end(shared: &Arc<Shared>) {
-    if !matches!(needed(&shared.config), Ok(Some(Form::Snapshot))) {
+pub async fn save_at_the_end(config: &InstanceConfig, own: &mut Link) {
+    if !matches!(needed(config), Ok(Some(Form::Snapshot))) {
         return;
     }
     let set = command(&["CONFIG", "SET", "appendonly", "no", "save", "3600 1"]);
-    if let Err(error) = Link::own(shared).ask(&set).await {
+    if let Err(error) = own.ask(&set).await {
         warn!(%error, "failed to have the server save at its end");
     }
 }
@@ -148,10 +149,7 @@ async fn persistence(own: &mut Link) -> Result<String, LinkError> {
 }
 
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
-    let mut lines = info
-        .lines()
-        .filter_map(|line| line.trim_end().split_once(':'));
-    lines.find_map(|(found, value)| (found == name).then_some(value))
+    facts::fields(info).find_map(|(found, value)| (found == name).then_some(value))
 }
 
 #[cfg(test)]

@@ -2,15 +2,18 @@
 
 use super::state::{Follower, Role, Server};
 
+/// The fields of all sections, with their values.
+pub fn fields(info: &str) -> impl Iterator<Item = (&str, &str)> {
+    info.lines()
+        .filter_map(|line| line.trim_end().split_once(':'))
+}
+
 /// Reads the sections `server`, `persistence`, `replication` and `memory`; `synced` is left to
 /// the one who watches.
 pub fn read(info: &str) -> Server {
     let mut server = Server::default();
     let (mut host, mut replica_offset, mut port) = (None, None, None);
-    for line in info.lines() {
-        let Some((name, value)) = line.trim_end().split_once(':') else {
-            continue;
-        };
+    for (name, value) in fields(info) {
         match name {
             "redis_version" if server.version.is_empty() => value.clone_into(&mut server.version),
             "valkey_version" => value.clone_into(&mut server.version),

@@ -139,8 +139,7 @@ pub enum Decision {
 
 /// Decides.
 pub fn decide(s: &Situation) -> Decision {
-    if s.accept_loss && s.is_unsure() {
-        // A person's word is about those that do not answer at all.
+    if s.accept_loss && !s.has_word() {
         return decide(&s.without_word());
     }
     if s.peers.is_empty() && s.sentinels.is_empty() {
@@ -465,9 +464,14 @@ impl Situation {
 
     /// Whether an agent answers that does not know what its server is: it begins, is being filled, or missed a
     /// question.
-    pub fn is_unsure(&self) -> bool {
+    fn is_unsure(&self) -> bool {
         let unsure = |peer: &Peer| peer.answers && peer.says.is_none();
         self.peers.iter().any(unsure)
+    }
+
+    /// Whether a person's word counts: it is about those that do not answer at all.
+    pub fn has_word(&self) -> bool {
+        self.accept_loss && !self.is_unsure()
     }
 
     /// The same, had no person said anything.

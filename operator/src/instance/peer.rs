@@ -77,17 +77,11 @@ pub fn says(state: &State) -> Option<Says> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instance::{config::tests::server, identity::Identity, state::Server};
+    use crate::instance::state::{Server, tests};
 
     #[test]
     fn p8_a_peer_whose_server_does_not_answer_or_is_being_filled_is_not_known_to_be_empty() {
-        let identity = Identity {
-            pod: "s1".to_owned(),
-            address: "s1".to_owned(),
-            ordinal: 1,
-            only: None,
-        };
-        let mut state = State::new(&server(), &identity);
+        let mut state = tests::state();
         assert!(says(&state).is_some(), "its guard waits");
         state.phase = Phase::Running;
         assert!(says(&state).is_none(), "it missed an INFO");

@@ -59,16 +59,10 @@ pub fn ready(state: &State, terminating: bool) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instance::{config::tests::server, identity::Identity, state::Server};
+    use crate::instance::state::{Server, tests};
 
     fn state(role: Role, synced: bool, loading: bool) -> State {
-        let identity = Identity {
-            pod: "s0".to_owned(),
-            address: "s0".to_owned(),
-            ordinal: 0,
-            only: None,
-        };
-        let mut state = State::new(&server(), &identity);
+        let mut state = tests::state();
         state.phase = Phase::Running;
         state.server = Some(Server {
             role: Some(role),

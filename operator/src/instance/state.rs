@@ -221,3 +221,20 @@ impl State {
         self.phase == Phase::Running && role == Some(Role::Primary)
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::instance::{config::tests::server, identity::Identity};
+
+    /// Of an agent whose guard waits.
+    pub fn state() -> State {
+        let identity = Identity {
+            pod: "s0".to_owned(),
+            address: "s0".to_owned(),
+            ordinal: 0,
+            only: None,
+        };
+        State::new(&server(), &identity)
+    }
+}

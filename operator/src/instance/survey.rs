@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::{
-    guard::{self, Decision, Peer, Situation},
+    guard::{self, Decision, Keeps, Peer, Situation},
     marker, peer,
     render::Start,
     shared::Shared,
@@ -38,6 +38,7 @@ pub async fn wait(shared: &Arc<Shared>) -> std::io::Result<Option<Passed>> {
     let began = Instant::now();
     let mut watchers = Watchers::new(shared);
     let past = shared.state().past;
+    let keeps = marker::keeps(&shared.config);
     marker::guard_waits(&shared.config)?;
     // Told once another runs on with less.
     let mut lost_by_failover = None;
@@ -46,7 +47,7 @@ pub async fn wait(shared: &Arc<Shared>) -> std::io::Result<Option<Passed>> {
     let mut said = String::new();
     loop {
         shared.is_well();
-        let mut situation = look(shared, &mut watchers, began.elapsed()).await;
+        let mut situation = look(shared, &mut watchers, began.elapsed(), keeps).await;
         situation.refused = refused.map_or(Duration::ZERO, |since| since.elapsed());
         let decision = guard::decide(&situation);
         let helps = situation.waited > ADVICE && guard::loss_would_help(&situation);
@@ -60,8 +61,7 @@ pub async fn wait(shared: &Arc<Shared>) -> std::io::Result<Option<Passed>> {
             info!(decision = said, "the boot guard looked");
         }
         // A person who accepts the loss lets Sentinels choose this one, empty as it is.
-        let by_word = situation.accept_loss && !situation.is_unsure();
-        let empty = !past.has_data && !by_word;
+        let empty = !past.has_data && !situation.has_word();
         match decision {
             Decision::Primary { lost, .. } => {
                 tell(shared, lost.or_else(|| guard::given_up(&situation)));
@@ -116,7 +116,12 @@ fn tell(shared: &Shared, lost: Option<String>) {
     shared.update(|state| state.data_lost = since);
 }
 
-async fn look(shared: &Arc<Shared>, watchers: &mut Watchers, waited: Duration) -> Situation {
+async fn look(
+    shared: &Arc<Shared>,
+    watchers: &mut Watchers,
+    waited: Duration,
+    keeps: Keeps,
+) -> Situation {
     let config = &shared.config;
     let others = config.servers.iter().enumerate();
     let others = others.filter(|(ordinal, _)| *ordinal != shared.identity.ordinal);
@@ -134,7 +139,7 @@ async fn look(shared: &Arc<Shared>, watchers: &mut Watchers, waited: Duration) -
         me: shared.identity.address.clone(),
         ordinal: shared.identity.ordinal,
         past: shared.state().past,
-        keeps: marker::keeps(config),
+        keeps,
         formed: config.formed,
         sentinels,
         peers,

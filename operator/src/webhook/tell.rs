@@ -7,6 +7,7 @@ use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod};
 use kube::{Api, Client};
 use kube_runtime::events::{Event, EventType};
+use policy::names;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -134,7 +135,7 @@ async fn publish(ctx: &Ctx, about: &ObjectReference, told: Told) {
 
 /// A pod whose configuration is not there yet waits for its volume; the event says for what.
 async fn missing(client: &Client, namespace: &str, tier: &TierName) -> Option<String> {
-    let name = format!("{}-sidecar", tier.name);
+    let name = names::sidecar_objects(&tier.name);
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     // Without the right to look nothing is claimed.
     let found = api.get_metadata_opt(&name).await.ok()?;

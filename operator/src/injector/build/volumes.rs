@@ -73,7 +73,7 @@ pub(super) fn of_sidecar(plan: &Plan) -> Vec<VolumeMount> {
 /// Without the `ConfigMap` the pod waits: an empty configuration would be one without Redis. The
 /// Secret is there before the `ConfigMap` that names its files; a tier without login has none.
 fn config(plan: &Plan) -> Volume {
-    let name = format!("{}-sidecar", plan.tier.name);
+    let name = names::sidecar_objects(&plan.tier.name);
     let folder = names::SIDECAR_SECRETS
         .rsplit('/')
         .next()
